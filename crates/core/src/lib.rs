@@ -1,0 +1,22 @@
+//! The nouns of Cortex and its pure decisions: who asks ([`principal`]), what a policy says
+//! ([`policy`], [`decision`]), what leaves ([`credential`]) and what is written down ([`record`]).
+//!
+//! Nothing here waits, reads a clock or opens a socket: time and randomness are arguments, so that every
+//! decision can be repeated.
+
+pub mod clock;
+pub mod credential;
+pub mod decision;
+pub mod grant;
+pub mod ids;
+pub mod jwt;
+pub mod policy;
+pub mod principal;
+pub mod record;
+pub mod template;
+
+pub use clock::Clock;
+pub use credential::{Body, Lease, Minted, Secret};
+pub use decision::{Clause, Decision, Reason};
+pub use ids::{DecisionId, Digest, GrantId, IssuanceId, IssuerName, PolicyName, RecordId};
+pub use principal::{Attestation, Person, Principal, Run, Service};

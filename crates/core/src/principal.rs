@@ -1,0 +1,236 @@
+//! Who asks: a run of an Airflow task, a person or a service.
+//!
+//! These are plain facts. That they were *proven* is said by another type, `Verified` of the crate `cortex-identity`,
+//! which only the verifier can make.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, InvalidId, IssuerName};
+
+/// Google's limit on a mapped subject, in bytes; the shortest of the clouds'.
+pub const SUBJECT_MAX: usize = 127;
+
+/// An identifier that came from outside: 1 to 250 ASCII characters of `A-Z a-z 0-9 _ . ~ : + -`, not made of
+/// dots alone. Anything else is refused, never normalised: two spellings never become one name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Ident(String);
+
+impl Ident {
+    /// The longest identifier, in bytes: Airflow's own limit on dag, task and run ids.
+    pub const MAX: usize = 250;
+
+    /// The identifier as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Ident {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.~:+-".contains(&b);
+        if text.is_empty() || text.len() > Self::MAX || !text.bytes().all(allowed) {
+            return Err(InvalidId(format!(
+                "an identifier has 1 to {} of A-Z a-z 0-9 _ . ~ : + -",
+                Self::MAX
+            )));
+        }
+        if text.bytes().all(|b| b == b'.') {
+            return Err(InvalidId("an identifier is not made of dots alone".into()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Ident {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<Ident> for String {
+    fn from(ident: Ident) -> String {
+        ident.0
+    }
+}
+
+impl fmt::Display for Ident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How a run's identity was proven, strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attestation {
+    /// Airflow itself signed it for a task that was running.
+    Issuer,
+    /// Kubernetes vouches for the pod that the task runs in.
+    Kubernetes,
+    /// A service claimed the run and the claim was checked against Airflow's REST API.
+    VerifiedClaim,
+}
+
+impl Attestation {
+    /// The word used in policies, in Cedar and on record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issuer => "issuer",
+            Self::Kubernetes => "kubernetes",
+            Self::VerifiedClaim => "verified-claim",
+        }
+    }
+}
+
+/// One try of one task instance of one DAG run.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Run {
+    /// The name of the issuer that vouched for it.
+    pub issuer: IssuerName,
+    /// The DAG.
+    pub dag_id: Ident,
+    /// The DAG run.
+    pub run_id: Ident,
+    /// The task, with its task groups.
+    pub task_id: Ident,
+    /// The index of a mapped task instance; none for an unmapped one.
+    pub map_index: Option<u32>,
+    /// Which attempt, from 1.
+    pub try_number: u32,
+    /// `scheduled`, `manual`, `backfill`, `asset_triggered` and so on, as Airflow says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_type: Option<Ident>,
+    /// What started the run: `cli`, `ui`, `rest_api`, `timetable` and so on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub triggered_by: Option<Ident>,
+    /// Who started the run by hand; child runs inherit it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub triggering_user: Option<String>,
+    /// The team that the DAG's bundle belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team: Option<Ident>,
+    /// The bundle that the DAG came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<Ident>,
+    /// The DAG's tags. Whoever writes the DAG writes these.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub tags: BTreeSet<String>,
+    /// How the identity was proven.
+    pub attestation: Attestation,
+}
+
+/// A person, known by issuer and subject; the e-mail address is for reading only.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Person {
+    /// The name of the issuer that vouched for them.
+    pub issuer: IssuerName,
+    /// The `sub` that the issuer knows them by: 1 to 255 printable ASCII characters.
+    pub subject: String,
+    /// Their e-mail address, as the issuer says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// The groups that the issuer puts them in.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub groups: BTreeSet<String>,
+}
+
+/// A workload that is not an Airflow run.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Service {
+    /// The name of the issuer that vouched for it.
+    pub issuer: IssuerName,
+    /// The `sub` that the issuer knows it by: 1 to 255 printable ASCII characters.
+    pub subject: String,
+    /// The groups that the issuer puts it in.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub groups: BTreeSet<String>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Principal {
+    /// A task of an Airflow DAG run.
+    Run(Run),
+    /// A human.
+    Person(Person),
+    /// Another workload.
+    Service(Service),
+}
+
+impl Principal {
+    /// The name of the issuer that vouched for it.
+    pub fn issuer(&self) -> &IssuerName {
+        match self {
+            Self::Run(run) => &run.issuer,
+            Self::Person(person) => &person.issuer,
+            Self::Service(service) => &service.issuer,
+        }
+    }
+
+    /// The run, if it is one.
+    pub fn as_run(&self) -> Option<&Run> {
+        match self {
+            Self::Run(run) => Some(run),
+            Self::Person(_) | Self::Service(_) => None,
+        }
+    }
+
+    /// The principal as one string: injective (different principals, different strings) and at most
+    /// [`SUBJECT_MAX`] bytes.
+    ///
+    /// A run is `run:<issuer>:<dag>:<run>:<task>:<map index or ->:<try>`, a person `person:<issuer>:<sub>`, a
+    /// service `service:<issuer>:<sub>`; within a part, every byte outside `A-Z a-z 0-9 _ . ~ + -` is `%XX`.
+    /// Where that is longer than the limit, it is `<kind>-sha256:<issuer>:<base64url of the long form's
+    /// SHA-256>`.
+    pub fn subject(&self) -> String {
+        let (kind, long) = match self {
+            Self::Run(run) => ("run", run.long_subject()),
+            Self::Person(p) => ("person", format!("person:{}:{}", p.issuer, escape(&p.subject))),
+            Self::Service(s) => ("service", format!("service:{}:{}", s.issuer, escape(&s.subject))),
+        };
+        if long.len() <= SUBJECT_MAX {
+            return long;
+        }
+        let hash = URL_SAFE_NO_PAD.encode(Digest::of(long.as_bytes()).as_bytes());
+        format!("{kind}-sha256:{}:{hash}", self.issuer())
+    }
+}
+
+impl Run {
+    fn long_subject(&self) -> String {
+        let map_index = self.map_index.map_or_else(|| "-".to_owned(), |index| index.to_string());
+        format!(
+            "run:{}:{}:{}:{}:{map_index}:{}",
+            self.issuer,
+            escape(self.dag_id.as_str()),
+            escape(self.run_id.as_str()),
+            escape(self.task_id.as_str()),
+            self.try_number
+        )
+    }
+}
+
+fn escape(part: &str) -> String {
+    use fmt::Write as _;
+    part.bytes().fold(String::with_capacity(part.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"_.~+-".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}

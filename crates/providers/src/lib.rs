@@ -1,0 +1,156 @@
+//! The clouds and APIs that Cortex mints credentials for. The only crate that links a cloud's SDK.
+//!
+//! A provider is one file and one line in [`built_ins`]: how a policy's target is written (its schema and its
+//! check), how it is planned for one run (pure: rendered scope, lifetime, worst-case expiry) and how the plan
+//! is minted. The conformance tests run over every built-in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cortex_core::jwt::TokenIssuer;
+use cortex_core::policy::TargetProblem;
+use cortex_core::{IssuanceId, Minted, PolicyName, Run};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+pub mod config;
+
+mod api;
+mod aws;
+mod bigquery;
+mod snowflake;
+
+pub use config::ProvidersConfig;
+
+/// One kind of target, before anything is configured: enough to check a policy on a laptop.
+pub struct BuiltIn {
+    /// Its name, the key under a policy's `what`.
+    pub name: &'static str,
+    /// The JSON Schema of its target.
+    pub schema: fn() -> schemars::Schema,
+    /// Checks a policy's target. On success, the resources that it names, for guardrails and for reading:
+    /// `aws:arn:aws:iam::123456789012:role/finance-publish`, `snowflake:acme-prod/FINANCE_SVC/FINANCE_PUBLISH`.
+    pub check: fn(&Value) -> Result<String, Vec<TargetProblem>>,
+}
+
+/// Every kind of target. A new cloud is one line here and one in [`registry`].
+pub const BUILT_INS: &[BuiltIn] = &[aws::BUILT_IN, bigquery::BUILT_IN, snowflake::BUILT_IN, api::BUILT_IN];
+
+/// What one run asks of one target.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The issuance, which is the lease's id too.
+    pub issuance_id: IssuanceId,
+    /// Who asks.
+    pub run: &'a Run,
+    /// The policy that permits it.
+    pub policy: &'a PolicyName,
+    /// The policy's target for this provider, as [`BuiltIn::check`] accepted it.
+    pub target: &'a Value,
+    /// The longest lifetime that the policy and the caller allow.
+    pub max_ttl: SignedDuration,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// A credential, planned: what would be minted, before anything happened.
+pub struct Plan<K> {
+    /// The rendered scope: loggable, shown to an approver, and part of what they approve. It depends on the
+    /// run, the policy and the lifetime alone, never on the issuance id or the time.
+    pub scope: Value,
+    /// The lifetime that is asked for.
+    pub ttl: SignedDuration,
+    /// No credential that this plan mints lives longer than this: what is on record when its outcome is lost.
+    pub worst_case_expiry: Timestamp,
+    /// How to mint it.
+    pub mint: Mint<K>,
+}
+
+/// The two ways of minting.
+pub enum Mint<K> {
+    /// Cortex signs it: no effect outside this process.
+    Local(Box<dyn LocalMint<K>>),
+    /// A cloud makes it: an effect outside, so an intent has to be on record first.
+    Remote(Box<dyn RemoteMint<K>>),
+}
+
+/// A credential that Cortex signs itself.
+pub trait LocalMint<K>: Send {
+    /// Signs it.
+    fn mint(self: Box<Self>) -> Result<Minted<K>, MintError>;
+}
+
+/// A credential that a cloud makes.
+#[async_trait]
+pub trait RemoteMint<K>: Send {
+    /// Calls the cloud, and compares what came back with what was asked. It gives up within the provider's
+    /// configured timeout; dropping it does not undo what the cloud may have done.
+    async fn mint(self: Box<Self>) -> Result<Minted<K>, MintError>;
+}
+
+/// A target that cannot be planned for this run: denied before anything happened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What is the case, in one sentence, for the person who is denied.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// Why no credential came. Each says whether the cloud may nevertheless have minted one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MintError {
+    /// The cloud refused: nothing was minted. A clear denial for the caller.
+    #[error("{message}")]
+    Refused {
+        /// The cloud's error code, such as `PackedPolicyTooLarge`.
+        code: String,
+        /// What is the case, in one sentence.
+        message: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// The cloud could not be reached, or said to come back later: nothing was minted.
+    #[error("{message}")]
+    Unavailable {
+        /// What is the case, in one sentence.
+        message: String,
+        /// When to try again, in seconds, if the cloud said so.
+        retry_after: Option<u32>,
+    },
+    /// No answer, or half of one: it may have been minted.
+    #[error("{message}")]
+    Indeterminate {
+        /// What is the case, in one sentence.
+        message: String,
+    },
+    /// What came back is not what was asked: it is withheld, and it exists until its expiry.
+    #[error("{message}")]
+    Mismatch {
+        /// What differs, in one sentence; never a secret.
+        message: String,
+        /// When what was withheld ends, if that is known.
+        expires_at: Option<Timestamp>,
+    },
+}
+
+/// A configured provider.
+pub trait Provider<K>: Send + Sync {
+    /// Plans a credential for one run; pure and quick.
+    fn plan(&self, ask: &Ask<'_>) -> Result<Plan<K>, Refusal>;
+}
+
+/// The configured providers, by name.
+pub type Registry<K> = BTreeMap<&'static str, Arc<dyn Provider<K>>>;
+
+/// Builds every provider from the configuration; `issuer` signs what Cortex shows to the clouds.
+pub fn registry<K: 'static>(config: &ProvidersConfig, issuer: &Arc<TokenIssuer>) -> Registry<K> {
+    let mut registry: Registry<K> = BTreeMap::new();
+    registry.insert("aws", Arc::new(aws::Aws::new(&config.aws, issuer)));
+    registry.insert("bigquery", Arc::new(bigquery::BigQuery::new(&config.bigquery, issuer)));
+    registry.insert("snowflake", Arc::new(snowflake::Snowflake::new(&config.snowflake, issuer)));
+    registry.insert("api", Arc::new(api::Api::new(&config.api, issuer)));
+    registry
+}
