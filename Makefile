@@ -1,0 +1,72 @@
+# Everything sets itself up: it needs Rust (rustup), Python 3.11, Node 20 and the package registries.
+# What is downloaded and built for later runs lies in ${XDG_CACHE_HOME:-~/.cache}/cortex.
+
+.DEFAULT_GOAL := help
+.PHONY: help test lint rust-lint python-lint demo dev bench fuzz fmt clean
+
+cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cortex
+cargo := CARGO_BUILD_BUILD_DIR="$$(python3 .ci/build_dir.py)" cargo
+# Runs a command with the real counterparts of the end-to-end tests installed and in its environment.
+counterparts := python3 tests/counterparts/setup.py --
+python := tests/counterparts .ci
+python_config := tests/counterparts/pyproject.toml
+fuzz_seconds ?= 60
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: lint ## lint, then run all tests
+	@.ci/postgres
+	@echo '== tests'
+	@$(counterparts) env $(cargo) test --workspace
+
+lint: rust-lint python-lint ## check the format, the lints, the types and the documentation
+
+rust-lint:
+	@echo '== cargo fmt'
+	@$(cargo) fmt --all --check
+	@echo '== cargo clippy'
+	@$(cargo) clippy --workspace --all-targets -- -D warnings
+	@echo '== cargo doc'
+	@RUSTDOCFLAGS='-D warnings' $(cargo) doc --workspace --no-deps --document-private-items
+
+python-lint:
+	@echo '== ruff, mypy'
+	@$(counterparts) sh -ec '\
+		"$$CORTEX_TEST_VENV/bin/ruff" check --config $(python_config) $(python); \
+		"$$CORTEX_TEST_VENV/bin/ruff" format --config $(python_config) --check $(python); \
+		for part in $(python); do \
+			"$$CORTEX_TEST_VENV/bin/mypy" --config-file $(python_config) \
+				--python-executable "$$CORTEX_TEST_VENV/bin/python" "$$part"; \
+		done'
+
+demo: ## tell the whole story on this machine, and exit
+	@.ci/postgres
+	@$(cargo) run --quiet --package cortex-cli --bin cortex -- demo
+
+dev: ## serve Cortex with sandbox clouds and a development issuer, until Ctrl-C
+	@.ci/postgres
+	@$(cargo) run --quiet --package cortex-cli --bin cortex -- dev
+
+bench: ## measure throughput and latency of a release build
+	@.ci/postgres
+	@$(cargo) run --release --package cortex-tests --bin bench
+
+fuzz: ## fuzz each target for a while (fuzz_seconds=60)
+	@test -x "$(cache)/fuzz-tools/bin/cargo-fuzz" || { echo '== installing cargo-fuzz' && \
+		$(cargo) install cargo-fuzz --locked --root "$(cache)/fuzz-tools"; }
+	@for target in $$(PATH="$(cache)/fuzz-tools/bin:$$PATH" cargo +nightly fuzz list); do \
+		echo "== fuzzing $$target for $(fuzz_seconds) s"; \
+		PATH="$(cache)/fuzz-tools/bin:$$PATH" cargo +nightly fuzz run "$$target" -- \
+			-max_total_time=$(fuzz_seconds) -print_final_stats=1 || exit 1; \
+	done
+
+fmt: ## format the Rust and the Python code
+	@$(cargo) fmt --all
+	@$(counterparts) sh -ec '\
+		"$$CORTEX_TEST_VENV/bin/ruff" check --fix --config $(python_config) $(python); \
+		"$$CORTEX_TEST_VENV/bin/ruff" format --config $(python_config) $(python)'
+
+clean: ## remove what was built in this checkout
+	@$(cargo) clean
+	@rm -rf tests/counterparts/op/node_modules

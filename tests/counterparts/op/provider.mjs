@@ -1,0 +1,110 @@
+// How the OpenID Provider is set up: two clients, and what their tokens say.
+//
+// Both use the client credentials grant, so that a test needs one request for a token; oidc-provider makes, signs
+// and publishes everything. Form fields of the token request, beyond OAuth's own:
+//   client `airflow`: any of RUN_FIELDS becomes the claim `airflow` of a run token
+//   client `people`:  user=<name> makes a person's token
+//   both:             alg, ttl (seconds), typ, and the JSON objects `claims` and `header`, which overwrite what is signed
+import { Provider, errors } from 'oidc-provider';
+import { ALGORITHMS } from './keys.mjs';
+
+const PEOPLE = {
+  alice: ['data-eng'],
+  bob: ['cortex-admins', 'data-eng'],
+  carol: ['finance-admins'],
+  dave: ['auditors'],
+};
+
+const text = (value) => value;
+const list = (value) => value.split(',').filter(Boolean);
+const RUN_FIELDS = {
+  dag_id: text,
+  run_id: text,
+  task_id: text,
+  map_index: Number,
+  try_number: Number,
+  ti_id: text,
+  run_type: text,
+  triggered_by: text,
+  triggering_user_name: text,
+  team_name: text,
+  bundle_name: text,
+  bundle_version: text,
+  tags: list,
+};
+
+/** Signed tokens are not stored, and nothing else is asked for: there is nothing to keep. */
+class NoStore {
+  async upsert() {}
+
+  async find() {}
+}
+
+function runClaims(form) {
+  const airflow = Object.fromEntries(Object.entries(RUN_FIELDS)
+    .filter(([field]) => form[field] !== undefined)
+    .map(([field, read]) => [field, read(form[field])]));
+  return { airflow, sub: `airflow:dag:${airflow.dag_id}:task:${airflow.task_id}` };
+}
+
+function personClaims({ user }) {
+  const groups = PEOPLE[user];
+  if (!groups) throw new errors.InvalidRequest(`no such user: ${user}`);
+  return { sub: user, groups, email: `${user}@example.test`, name: user };
+}
+
+function parsed(form, field) {
+  try {
+    return JSON.parse(form[field] ?? '{}');
+  } catch {
+    throw new errors.InvalidRequest(`${field} is not JSON`);
+  }
+}
+
+function customise(ctx, token, jwt) {
+  const form = ctx.oidc.body;
+  const claims = token.clientId === 'people' ? personClaims(form) : runClaims(form);
+  Object.assign(jwt.payload, claims, parsed(form, 'claims'));
+  jwt.header = { typ: form.typ ?? 'JWT', ...parsed(form, 'header') };
+  return jwt;
+}
+
+function client(clientId, secret) {
+  return {
+    client_id: clientId,
+    client_secret: secret,
+    grant_types: ['client_credentials'],
+    redirect_uris: [],
+    response_types: [],
+  };
+}
+
+/** The request handler of a provider that signs with these keys. */
+export function provider({ issuer, audience, keys, secret }) {
+  const configured = new Provider(issuer, {
+    adapter: NoStore,
+    jwks: { keys },
+    clients: [client('airflow', secret), client('people', secret)],
+    cookies: { keys: [secret] },
+    ttl: { ClientCredentials: (ctx, token) => token.resourceServer.accessTokenTTL },
+    enabledJWA: { idTokenSigningAlgValues: Object.keys(ALGORITHMS) },
+    formats: { customizers: { jwt: customise } },
+    features: {
+      devInteractions: { enabled: false },
+      clientCredentials: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: () => audience,
+        getResourceServerInfo: (ctx, resource) => ({
+          scope: '',
+          audience: resource,
+          accessTokenFormat: 'jwt',
+          accessTokenTTL: Number(ctx.oidc.body?.ttl ?? 300),
+          jwt: { sign: { alg: ctx.oidc.body?.alg ?? 'RS256' } },
+        }),
+      },
+    },
+  });
+  configured.on('server_error', (ctx, error) => console.error('op: server_error', error));
+  return configured.callback();
+}
