@@ -1,0 +1,500 @@
+//! The issuers that Cortex trusts: an allow-list. Nothing about an issuer ever comes from a token.
+
+use std::fmt;
+
+use cortex_core::{Attestation, IssuerName};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Endpoint;
+
+/// What the tokens of an issuer prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A try of an Airflow task.
+    Run,
+    /// A human.
+    Person,
+    /// Another workload.
+    Service,
+}
+
+/// A signature algorithm (RFC 7518, section 3.1; `EdDSA`: RFC 8037) that an issuer may be pinned to.
+/// There is no symmetric one and no `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Algorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+    /// RSASSA-PSS with SHA-256.
+    PS256,
+    /// ECDSA with P-256 and SHA-256.
+    ES256,
+    /// ECDSA with P-384 and SHA-384.
+    ES384,
+    /// Ed25519.
+    EdDSA,
+}
+
+impl Algorithm {
+    /// Reads the registered name, exactly as it is registered.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "RS256" => Some(Self::RS256),
+            "PS256" => Some(Self::PS256),
+            "ES256" => Some(Self::ES256),
+            "ES384" => Some(Self::ES384),
+            "EdDSA" => Some(Self::EdDSA),
+            _ => None,
+        }
+    }
+}
+
+/// The way to a claim: its names from the outermost object inwards.
+///
+/// Written as text with dots (`airflow.dag_id`), or as a list where a name has a dot of its own
+/// (`["https://example.com/groups"]`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "PathText", into = "PathText")]
+#[schemars(with = "PathText")]
+pub struct ClaimPath(Vec<String>);
+
+/// A claim path as it is written.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum PathText {
+    /// Names with dots between them.
+    Dotted(String),
+    /// The names, one by one.
+    Names(Vec<String>),
+}
+
+impl ClaimPath {
+    /// The deepest path: payloads nest no deeper.
+    const MAX_NAMES: usize = 7;
+
+    pub(crate) fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    pub(crate) fn dotted(text: &str) -> Self {
+        Self(text.split('.').map(str::to_owned).collect())
+    }
+}
+
+impl TryFrom<PathText> for ClaimPath {
+    type Error = String;
+
+    fn try_from(text: PathText) -> Result<Self, String> {
+        let path = match text {
+            PathText::Dotted(text) if text.contains("://") => {
+                return Err(format!(
+                    "{text:?} has dots of its own: write it as a list, [{text:?}]"
+                ));
+            }
+            PathText::Dotted(text) => Self::dotted(&text),
+            PathText::Names(names) => Self(names),
+        };
+        if path.0.is_empty() || path.0.len() > Self::MAX_NAMES || path.0.iter().any(String::is_empty) {
+            return Err(format!(
+                "a claim path has 1 to {} names, none of them empty",
+                Self::MAX_NAMES
+            ));
+        }
+        Ok(path)
+    }
+}
+
+impl From<ClaimPath> for PathText {
+    fn from(path: ClaimPath) -> Self {
+        Self::Names(path.0)
+    }
+}
+
+impl fmt::Display for ClaimPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("."))
+    }
+}
+
+/// Which claim each field of a principal is read from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClaimMap {
+    /// Run: the DAG. Required in the token. Default `airflow.dag_id`.
+    pub dag_id: Option<ClaimPath>,
+    /// Run: the DAG run. Required in the token. Default `airflow.run_id`.
+    pub run_id: Option<ClaimPath>,
+    /// Run: the task. Required in the token. Default `airflow.task_id`.
+    pub task_id: Option<ClaimPath>,
+    /// Run: the index of a mapped task, an integer; -1 or absent for an unmapped one. Default `airflow.map_index`.
+    pub map_index: Option<ClaimPath>,
+    /// Run: the attempt, an integer from 1. Required in the token. Default `airflow.try_number`.
+    pub try_number: Option<ClaimPath>,
+    /// Run: the run's type, such as `scheduled`. Default `airflow.run_type`.
+    pub run_type: Option<ClaimPath>,
+    /// Run: what started the run, such as `timetable`. Default `airflow.triggered_by`.
+    pub triggered_by: Option<ClaimPath>,
+    /// Run: who started the run by hand. Default `airflow.triggering_user`.
+    pub triggering_user: Option<ClaimPath>,
+    /// Run: the team that the DAG's bundle belongs to. Default `airflow.team`.
+    pub team: Option<ClaimPath>,
+    /// Run: the bundle that the DAG came from. Default `airflow.bundle`.
+    pub bundle: Option<ClaimPath>,
+    /// Run: the DAG's tags, an array of strings. Default `airflow.tags`.
+    pub tags: Option<ClaimPath>,
+    /// Person and service: the groups, an array of strings. Default `groups`.
+    pub groups: Option<ClaimPath>,
+    /// Person: the e-mail address, for reading only. Default `email`.
+    pub email: Option<ClaimPath>,
+}
+
+impl ClaimMap {
+    /// Every field that is written, with whether it is for `kind`.
+    fn misplaced(&self, kind: Kind) -> Vec<&'static str> {
+        let run = kind == Kind::Run;
+        let person = kind == Kind::Person;
+        [
+            ("dag_id", &self.dag_id, run),
+            ("run_id", &self.run_id, run),
+            ("task_id", &self.task_id, run),
+            ("map_index", &self.map_index, run),
+            ("try_number", &self.try_number, run),
+            ("run_type", &self.run_type, run),
+            ("triggered_by", &self.triggered_by, run),
+            ("triggering_user", &self.triggering_user, run),
+            ("team", &self.team, run),
+            ("bundle", &self.bundle, run),
+            ("tags", &self.tags, run),
+            ("groups", &self.groups, !run),
+            ("email", &self.email, person),
+        ]
+        .into_iter()
+        .filter(|(_, path, fits)| path.is_some() && !fits)
+        .map(|(name, ..)| name)
+        .collect()
+    }
+}
+
+/// One issuer that Cortex trusts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerConfig {
+    /// What policies and records call it: a-z, 0-9 and hyphens. Required.
+    #[schemars(with = "String")]
+    pub name: IssuerName,
+    /// The exact `iss` of its tokens: an https URL with a host name, without query or fragment; http to
+    /// localhost only. Compared byte for byte. Required.
+    pub iss: String,
+    /// What its tokens prove: `run`, `person` or `service`. Required.
+    pub kind: Kind,
+    /// The one `aud` that its tokens carry. Use a value that no other service accepts. Required.
+    pub audience: String,
+    /// The algorithms that it signs with. Default `["RS256"]`.
+    #[serde(default = "default_algorithms")]
+    pub algorithms: Vec<Algorithm>,
+    /// Where its keys are, by the same rules as `iss` (a query is allowed). Default: as its discovery document says.
+    #[serde(default)]
+    pub jwks_uri: Option<String>,
+    /// The values of the header `typ` that are accepted, in either case. Access tokens (RFC 9068) need `at+jwt`
+    /// here. Default `["JWT"]`.
+    #[serde(default = "default_types")]
+    pub types: Vec<String>,
+    /// Whether a token without `typ` is accepted. Default true: many issuers leave it out.
+    #[serde(default = "default_true")]
+    pub allow_missing_type: bool,
+    /// The longest lifetime (`exp` less `iat`) of a token, in seconds, 1 to 86400. Default 3600; 600 is better for runs.
+    #[serde(default = "default_max_token_lifetime")]
+    pub max_token_lifetime: u32,
+    /// How far the clocks may differ, in seconds, 0 to 120. Default 30.
+    #[serde(default = "default_leeway")]
+    pub leeway: u32,
+    /// Whether a token is good for one exchange only; its `jti` is then required. Default true for runs, else false.
+    #[serde(default)]
+    pub single_use_jti: Option<bool>,
+    /// Run: how the identity is proven: `issuer`, `kubernetes` or `verified-claim`. Default `issuer`.
+    #[serde(default)]
+    pub attestation: Option<Attestation>,
+    /// Which claims say who it is.
+    #[serde(default)]
+    pub claims: ClaimMap,
+    /// How old its keys may become before they are fetched again, in seconds, 30 to 86400. Default 600.
+    /// A key that the issuer withdraws is trusted this long at most, while the issuer can be reached.
+    #[serde(default = "default_jwks_max_age")]
+    pub jwks_max_age: u32,
+    /// How old its keys may become while it cannot be reached, in seconds, at least `jwks_max_age` and at most
+    /// 86400; after that its tokens are refused. Default 3600.
+    #[serde(default = "default_jwks_max_stale")]
+    pub jwks_max_stale: u32,
+    /// The least time between two attempts to fetch its keys, in seconds, 1 to `jwks_max_age`. Default 30.
+    #[serde(default = "default_jwks_min_refresh")]
+    pub jwks_min_refresh: u32,
+}
+
+fn default_algorithms() -> Vec<Algorithm> {
+    vec![Algorithm::RS256]
+}
+
+fn default_types() -> Vec<String> {
+    vec!["JWT".into()]
+}
+
+fn default_true() -> bool {
+    true
+}
+
+fn default_max_token_lifetime() -> u32 {
+    3600
+}
+
+fn default_leeway() -> u32 {
+    30
+}
+
+fn default_jwks_max_age() -> u32 {
+    600
+}
+
+fn default_jwks_max_stale() -> u32 {
+    3600
+}
+
+fn default_jwks_min_refresh() -> u32 {
+    30
+}
+
+/// The longest period that any option of an issuer may name, in seconds: a day.
+const DAY: u32 = 86_400;
+
+/// One thing that is wrong with the configuration of the issuers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("issuer {issuer}: {option} {message}")]
+pub struct ConfigFault {
+    /// The issuer's name.
+    pub issuer: IssuerName,
+    /// The option.
+    pub option: &'static str,
+    /// What is wrong with it and what to write instead.
+    pub message: String,
+}
+
+impl IssuerConfig {
+    /// An issuer with every option at its default.
+    pub fn new(name: IssuerName, iss: impl Into<String>, kind: Kind, audience: impl Into<String>) -> Self {
+        Self {
+            name,
+            iss: iss.into(),
+            kind,
+            audience: audience.into(),
+            algorithms: default_algorithms(),
+            jwks_uri: None,
+            types: default_types(),
+            allow_missing_type: default_true(),
+            max_token_lifetime: default_max_token_lifetime(),
+            leeway: default_leeway(),
+            single_use_jti: None,
+            attestation: None,
+            claims: ClaimMap::default(),
+            jwks_max_age: default_jwks_max_age(),
+            jwks_max_stale: default_jwks_max_stale(),
+            jwks_min_refresh: default_jwks_min_refresh(),
+        }
+    }
+
+    /// Whether a token of this issuer is good for one exchange only.
+    pub fn is_single_use(&self) -> bool {
+        self.single_use_jti.unwrap_or(self.kind == Kind::Run)
+    }
+
+    /// Everything that is wrong with it; empty if nothing is.
+    pub fn validate(&self) -> Vec<ConfigFault> {
+        let mut faults = Vec::new();
+        let mut fault = |option, message: String| {
+            faults.push(ConfigFault {
+                issuer: self.name.clone(),
+                option,
+                message,
+            });
+        };
+        if let Err(why) = Endpoint::issuer(&self.iss) {
+            fault("iss", format!("{:?} {why}", self.iss));
+        }
+        if let Some(uri) = &self.jwks_uri
+            && let Err(why) = Endpoint::parse(uri)
+        {
+            fault("jwks_uri", format!("{uri:?} {why}"));
+        }
+        if !printable(&self.audience) {
+            fault(
+                "audience",
+                "is empty, too long or has spaces: write one exact value".into(),
+            );
+        }
+        if self.algorithms.is_empty() {
+            fault("algorithms", "is empty: pin at least one, such as RS256".into());
+        }
+        if !self.types.iter().all(|typ| printable(typ)) || (self.types.is_empty() && !self.allow_missing_type)
+        {
+            fault(
+                "types",
+                "accepts nothing, or has an empty value: write values such as JWT".into(),
+            );
+        }
+        for (option, value, min, max) in self.ranges() {
+            if value < min || value > max {
+                fault(option, format!("is {value}: write {min} to {max} seconds"));
+            }
+        }
+        if self.attestation.is_some() && self.kind != Kind::Run {
+            fault("attestation", "is for issuers of runs: remove it".into());
+        }
+        for name in self.claims.misplaced(self.kind) {
+            fault(
+                "claims",
+                format!("names {name}, which this kind of issuer has no use for: remove it"),
+            );
+        }
+        faults
+    }
+
+    /// The options that are periods, with their bounds in seconds.
+    fn ranges(&self) -> [(&'static str, u32, u32, u32); 5] {
+        [
+            ("max_token_lifetime", self.max_token_lifetime, 1, DAY),
+            ("leeway", self.leeway, 0, 120),
+            ("jwks_max_age", self.jwks_max_age, 30, DAY),
+            ("jwks_max_stale", self.jwks_max_stale, self.jwks_max_age, DAY),
+            ("jwks_min_refresh", self.jwks_min_refresh, 1, self.jwks_max_age),
+        ]
+    }
+}
+
+fn printable(text: &str) -> bool {
+    (1..=500).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Everything that is wrong with `issuers` together: their own faults, and names and URLs that two of them share.
+/// With one key set and one audience for each `iss`, a token has exactly one meaning.
+pub(crate) fn validate_all(issuers: &[IssuerConfig]) -> Vec<ConfigFault> {
+    let mut faults: Vec<_> = issuers.iter().flat_map(IssuerConfig::validate).collect();
+    for (index, issuer) in issuers.iter().enumerate() {
+        let earlier = issuers.get(..index).unwrap_or_default();
+        let shared = [
+            ("name", earlier.iter().any(|other| other.name == issuer.name)),
+            ("iss", earlier.iter().any(|other| other.iss == issuer.iss)),
+        ];
+        for (option, _) in shared.into_iter().filter(|(_, shared)| *shared) {
+            let message = "is that of another issuer too: each has its own".to_owned();
+            faults.push(ConfigFault {
+                issuer: issuer.name.clone(),
+                option,
+                message,
+            });
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issuer() -> IssuerConfig {
+        IssuerConfig::new(
+            "prod".parse().unwrap(),
+            "https://airflow.example.com",
+            Kind::Run,
+            "cortex",
+        )
+    }
+
+    #[test]
+    fn defaults_are_sound_and_are_what_a_short_document_means() {
+        let short =
+            r#"{"name": "prod", "iss": "https://airflow.example.com", "kind": "run", "audience": "cortex"}"#;
+        let read: IssuerConfig = serde_json::from_str(short).unwrap();
+        assert_eq!(read, issuer());
+        assert_eq!(read.validate(), []);
+        assert!(read.is_single_use());
+        assert!(
+            !IssuerConfig {
+                kind: Kind::Person,
+                ..read
+            }
+            .is_single_use()
+        );
+    }
+
+    #[test]
+    fn unknown_options_and_weak_algorithms_do_not_parse() {
+        for extra in [
+            r#""issuer_url": "x""#,
+            r#""algorithms": ["HS256"]"#,
+            r#""algorithms": ["none"]"#,
+            r#""claims": {"dagid": "x"}"#,
+            r#""claims": {"dag_id": ""}"#,
+            r#""claims": {"dag_id": "a..b"}"#,
+            r#""claims": {"dag_id": []}"#,
+            r#""claims": {"dag_id": "https://example.com/dag"}"#,
+        ] {
+            let text = format!(
+                r#"{{"name": "p", "iss": "https://a.example", "kind": "run", "audience": "c", {extra}}}"#
+            );
+            assert!(serde_json::from_str::<IssuerConfig>(&text).is_err(), "{extra}");
+        }
+    }
+
+    #[test]
+    fn claim_paths_are_dotted_or_listed() {
+        let map: ClaimMap =
+            serde_json::from_str(r#"{"dag_id": "a.b", "tags": ["https://x.example/t", "u"]}"#).unwrap();
+        assert_eq!(map.dag_id.unwrap().names(), ["a", "b"]);
+        assert_eq!(map.tags.unwrap().names(), ["https://x.example/t", "u"]);
+    }
+
+    #[test]
+    fn each_fault_names_its_option() {
+        type Break = fn(&mut IssuerConfig);
+        let cases: [(&str, Break); 12] = [
+            ("iss", |c| c.iss = "http://airflow.example.com".into()),
+            ("iss", |c| c.iss = "https://10.1.2.3".into()),
+            ("jwks_uri", |c| {
+                c.jwks_uri = Some("http://keys.example.com".into())
+            }),
+            ("audience", |c| c.audience = String::new()),
+            ("algorithms", |c| c.algorithms.clear()),
+            ("types", |c| {
+                c.types.clear();
+                c.allow_missing_type = false;
+            }),
+            ("max_token_lifetime", |c| c.max_token_lifetime = 0),
+            ("leeway", |c| c.leeway = 121),
+            ("jwks_max_stale", |c| c.jwks_max_stale = c.jwks_max_age - 1),
+            ("jwks_min_refresh", |c| c.jwks_min_refresh = 0),
+            ("attestation", |c| {
+                c.kind = Kind::Person;
+                c.attestation = Some(Attestation::Kubernetes);
+            }),
+            ("claims", |c| c.claims.groups = Some(ClaimPath::dotted("groups"))),
+        ];
+        for (option, spoil) in cases {
+            let mut config = issuer();
+            spoil(&mut config);
+            let faults = config.validate();
+            assert_eq!(
+                faults.iter().map(|f| f.option).collect::<Vec<_>>(),
+                [option],
+                "{faults:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_issuers_share_neither_name_nor_url() {
+        let options: Vec<_> = validate_all(&[issuer(), issuer()])
+            .into_iter()
+            .map(|f| f.option)
+            .collect();
+        assert_eq!(options, ["name", "iss"]);
+    }
+}
