@@ -69,4 +69,4 @@ fmt: ## format the Rust and the Python code
 
 clean: ## remove what was built in this checkout
 	@$(cargo) clean
-	@rm -rf tests/counterparts/op/node_modules
+	@rm -rf tests/counterparts/node/node_modules

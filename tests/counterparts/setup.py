@@ -116,7 +116,7 @@ def venv(name: str, what: str) -> Path:
 
 
 def node_modules() -> Path:
-    package, lock = HERE / "op" / "package.json", HERE / "op" / "package-lock.json"
+    package, lock = HERE / "node" / "package.json", HERE / "node" / "package-lock.json"
 
     def build(place: Path) -> None:
         for file in (package, lock):
@@ -125,7 +125,7 @@ def node_modules() -> Path:
         run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], cwd=place)
 
     modules = installed("node", digest(package, lock), "Node packages", build) / "node_modules"
-    link(HERE / "op" / "node_modules", modules)
+    link(HERE / "node" / "node_modules", modules)
     return modules
 
 
@@ -160,7 +160,7 @@ def lock() -> None:
             "--omit-lockfile-registry-resolved",
             "--no-audit",
         ],
-        cwd=HERE / "op",
+        cwd=HERE / "node",
     )
 
 
