@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cortex_core::jwt::TokenIssuer;
-use cortex_core::policy::TargetProblem;
-use cortex_core::{IssuanceId, Minted, PolicyName, Run};
+use cortex_core::policy::{TargetProblem, Targets};
+use cortex_core::{IssuanceId, Minted, PolicyName, Principal, Run};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -19,7 +19,12 @@ pub mod config;
 mod api;
 mod aws;
 mod bigquery;
+mod calls;
+mod local;
 mod snowflake;
+mod target;
+#[cfg(test)]
+mod tests;
 
 pub use config::ProvidersConfig;
 
@@ -35,7 +40,33 @@ pub struct BuiltIn {
 }
 
 /// Every kind of target. A new cloud is one line here and one in [`registry`].
-pub const BUILT_INS: &[BuiltIn] = &[aws::BUILT_IN, bigquery::BUILT_IN, snowflake::BUILT_IN, api::BUILT_IN];
+pub const BUILT_INS: &[BuiltIn] = &[
+    aws::BUILT_IN,
+    bigquery::BUILT_IN,
+    snowflake::BUILT_IN,
+    api::BUILT_IN,
+];
+
+/// The built-ins, as far as writing a policy needs them.
+#[derive(Debug, Clone, Copy)]
+pub struct BuiltIns;
+
+impl Targets for BuiltIns {
+    fn names(&self) -> Vec<&str> {
+        BUILT_INS.iter().map(|built_in| built_in.name).collect()
+    }
+
+    fn check(&self, provider: &str, target: &Value) -> Result<String, Vec<TargetProblem>> {
+        match BUILT_INS.iter().find(|built_in| built_in.name == provider) {
+            Some(built_in) => (built_in.check)(target),
+            None => Err(vec![TargetProblem {
+                pointer: String::new(),
+                message: format!("There is no provider {provider}."),
+                remedy: format!("Write one of {}.", self.names().join(", ")),
+            }]),
+        }
+    }
+}
 
 /// What one run asks of one target.
 #[derive(Debug, Clone, Copy)]
@@ -48,10 +79,26 @@ pub struct Ask<'a> {
     pub policy: &'a PolicyName,
     /// The policy's target for this provider, as [`BuiltIn::check`] accepted it.
     pub target: &'a Value,
-    /// The longest lifetime that the policy and the caller allow.
+    /// The longest lifetime that the policy allows.
     pub max_ttl: SignedDuration,
+    /// The lifetime that the caller wants, if it said one. A provider whose shortest lifetime is longer may
+    /// raise it, but never past `max_ttl`.
+    pub requested_ttl: Option<SignedDuration>,
     /// Now.
     pub now: Timestamp,
+}
+
+impl Ask<'_> {
+    /// The lifetime to ask for: the caller's wish within the policy's ceiling, in whole seconds.
+    pub(crate) fn ttl(&self) -> SignedDuration {
+        let wish = self.requested_ttl.unwrap_or(self.max_ttl).min(self.max_ttl);
+        SignedDuration::from_secs(wish.as_secs())
+    }
+
+    /// The run as one string, as [`Principal::subject`] writes it.
+    pub(crate) fn subject(&self) -> String {
+        Principal::Run(self.run.clone()).subject()
+    }
 }
 
 /// A credential, planned: what would be minted, before anything happened.
@@ -72,7 +119,30 @@ pub enum Mint<K> {
     /// Cortex signs it: no effect outside this process.
     Local(Box<dyn LocalMint<K>>),
     /// A cloud makes it: an effect outside, so an intent has to be on record first.
-    Remote(Box<dyn RemoteMint<K>>),
+    Remote(Remote<K>),
+}
+
+/// What ties minting to a record: the key `K` to a secret says which ticket permits to mint it.
+pub trait Ledger: 'static {
+    /// Permission to call a cloud once: proof that the intent is on record.
+    type Ticket: Send;
+}
+
+/// A call to a cloud that nobody makes without a ticket.
+pub struct Remote<K>(Box<dyn RemoteMint<K>>);
+
+impl<K> Remote<K> {
+    pub(crate) fn new(call: impl RemoteMint<K> + 'static) -> Self {
+        Self(Box::new(call))
+    }
+}
+
+impl<K: Ledger> Remote<K> {
+    /// Calls the cloud; this uses the ticket up. It gives up within the provider's configured timeout;
+    /// dropping it does not undo what the cloud may have done.
+    pub async fn mint(self, _ticket: K::Ticket) -> Result<Minted<K>, MintError> {
+        self.0.mint().await
+    }
 }
 
 /// A credential that Cortex signs itself.
@@ -83,9 +153,8 @@ pub trait LocalMint<K>: Send {
 
 /// A credential that a cloud makes.
 #[async_trait]
-pub trait RemoteMint<K>: Send {
-    /// Calls the cloud, and compares what came back with what was asked. It gives up within the provider's
-    /// configured timeout; dropping it does not undo what the cloud may have done.
+pub(crate) trait RemoteMint<K>: Send {
+    /// Calls the cloud, and compares what came back with what was asked.
     async fn mint(self: Box<Self>) -> Result<Minted<K>, MintError>;
 }
 
@@ -149,8 +218,14 @@ pub type Registry<K> = BTreeMap<&'static str, Arc<dyn Provider<K>>>;
 pub fn registry<K: 'static>(config: &ProvidersConfig, issuer: &Arc<TokenIssuer>) -> Registry<K> {
     let mut registry: Registry<K> = BTreeMap::new();
     registry.insert("aws", Arc::new(aws::Aws::new(&config.aws, issuer)));
-    registry.insert("bigquery", Arc::new(bigquery::BigQuery::new(&config.bigquery, issuer)));
-    registry.insert("snowflake", Arc::new(snowflake::Snowflake::new(&config.snowflake, issuer)));
-    registry.insert("api", Arc::new(api::Api::new(&config.api, issuer)));
+    registry.insert(
+        "bigquery",
+        Arc::new(bigquery::BigQuery::new(&config.bigquery, issuer)),
+    );
+    registry.insert(
+        "snowflake",
+        Arc::new(snowflake::Snowflake::new(&config.snowflake, issuer)),
+    );
+    registry.insert("api", Arc::new(api::Api::new(config, issuer)));
     registry
 }

@@ -1,0 +1,62 @@
+//! One run, one issuer, one moment.
+
+use std::sync::{Arc, OnceLock};
+
+use cortex_core::jwt::{SigningKey, TokenIssuer};
+use cortex_core::{Attestation, IssuanceId, PolicyName, Run};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::Ask;
+
+pub(crate) const ISSUER: &str = "https://cortex.example";
+
+pub(crate) fn now() -> Timestamp {
+    "2026-11-22T00:00:00Z".parse().unwrap()
+}
+
+pub(crate) fn issuance_id() -> IssuanceId {
+    IssuanceId::new(now(), [7; 10])
+}
+
+pub(crate) fn policy() -> PolicyName {
+    "finance-data-publish".parse().unwrap()
+}
+
+pub(crate) fn run() -> Run {
+    Run {
+        issuer: "prod".parse().unwrap(),
+        dag_id: "finance_publish".parse().unwrap(),
+        run_id: "scheduled__2026-11-22T00:00:00+00:00".parse().unwrap(),
+        task_id: "publish_mart".parse().unwrap(),
+        map_index: None,
+        try_number: 1,
+        run_type: Some("scheduled".parse().unwrap()),
+        triggered_by: None,
+        triggering_user: None,
+        team: Some("finance".parse().unwrap()),
+        bundle: None,
+        tags: std::collections::BTreeSet::default(),
+        attestation: Attestation::Issuer,
+    }
+}
+
+/// An issuer with a key that is made once for all tests.
+pub(crate) fn issuer() -> Arc<TokenIssuer> {
+    static KEY: OnceLock<Arc<SigningKey>> = OnceLock::new();
+    let key = KEY.get_or_init(|| Arc::new(SigningKey::generate().unwrap()));
+    Arc::new(TokenIssuer::new(ISSUER.into(), Arc::clone(key)))
+}
+
+/// An ask of `run` for `target`, with a ceiling of 30 minutes.
+pub(crate) fn ask<'a>(run: &'a Run, policy: &'a PolicyName, target: &'a Value) -> Ask<'a> {
+    Ask {
+        issuance_id: issuance_id(),
+        run,
+        policy,
+        target,
+        max_ttl: SignedDuration::from_mins(30),
+        requested_ttl: None,
+        now: now(),
+    }
+}
