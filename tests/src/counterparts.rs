@@ -1,0 +1,143 @@
+//! The real things that Cortex is tested against: an `OpenID` Provider, and the clouds' own clients.
+//!
+//! They are programs of Node and Python under `tests/counterparts`, with their packages in the user's cache; `make
+//! test` installs those first, and a plain `cargo test` does it at the first use. Everything here panics when a
+//! counterpart fails in a way that no test is about, because nothing can be tested then.
+#![expect(
+    clippy::expect_used,
+    reason = "a test without its counterpart has failed, and says why"
+)]
+
+mod client;
+mod openid_provider;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+pub use client::{Answer, node, python, python_sf4};
+pub use openid_provider::{Fault, OpenIdProvider};
+
+/// How long a counterpart may take to start, on a machine that is busy with everything else.
+const START_DEADLINE: Duration = Duration::from_mins(1);
+
+/// Where the set-up put the packages.
+#[derive(Deserialize)]
+struct Places {
+    #[serde(rename = "CORTEX_TEST_VENV")]
+    venv: PathBuf,
+    #[serde(rename = "CORTEX_TEST_VENV_SF4")]
+    venv_sf4: PathBuf,
+    #[serde(rename = "CORTEX_TEST_NODE_MODULES")]
+    node_modules: PathBuf,
+}
+
+impl Places {
+    /// From the environment that `make test` gives us, else from the set-up itself.
+    async fn get() -> &'static Self {
+        static PLACES: OnceCell<Places> = OnceCell::const_new();
+        PLACES
+            .get_or_init(|| async {
+                match Self::from_environment() {
+                    Some(places) => places,
+                    None => Self::from_set_up().await,
+                }
+            })
+            .await
+    }
+
+    fn from_environment() -> Option<Self> {
+        let var = |name| std::env::var_os(name).map(PathBuf::from);
+        Some(Self {
+            venv: var("CORTEX_TEST_VENV")?,
+            venv_sf4: var("CORTEX_TEST_VENV_SF4")?,
+            node_modules: var("CORTEX_TEST_NODE_MODULES")?,
+        })
+    }
+
+    async fn from_set_up() -> Self {
+        let mut command = Command::new("python3");
+        command
+            .arg(folder().join("setup.py"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit());
+        let output = command
+            .output()
+            .await
+            .expect("python3 runs the set-up of the counterparts");
+        assert!(output.status.success(), "the set-up of the counterparts failed");
+        serde_json::from_slice(&output.stdout).expect("the set-up answers where things are")
+    }
+
+    /// The Node that the packages bring along, else the machine's: there is none for every platform.
+    fn node(&self) -> PathBuf {
+        let brought = self.node_modules.join(".bin/node");
+        if brought.exists() { brought } else { "node".into() }
+    }
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("counterparts")
+}
+
+/// A process that says in its first line, as JSON, where it listens. It ends when the pipe to its standard input
+/// closes: when this is dropped, and also when we are killed.
+struct Server {
+    _process: Child,
+    address: Value,
+}
+
+impl Server {
+    async fn start(mut command: Command) -> Self {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let mut process = command.spawn().expect("the counterpart starts");
+        let stdout = process.stdout.take().expect("its output is a pipe");
+        let mut lines = BufReader::new(stdout).lines();
+        let line = timeout(START_DEADLINE, lines.next_line())
+            .await
+            .expect("the counterpart starts in time");
+        let line = line
+            .expect("its output is text")
+            .expect("the counterpart says where it listens");
+        let address = serde_json::from_str(&line).expect("the address is JSON");
+        Self {
+            _process: process,
+            address,
+        }
+    }
+
+    fn address(&self, name: &str) -> &str {
+        self.address
+            .get(name)
+            .and_then(Value::as_str)
+            .expect("the counterpart says where it listens")
+    }
+}
+
+/// moto, which answers like AWS and checks signatures. It does not enforce session policies.
+pub struct MotoServer(Server);
+
+impl MotoServer {
+    /// Starts one with nothing in it.
+    pub async fn start() -> Self {
+        let places = Places::get().await;
+        let mut command = Command::new(places.venv.join("bin/python"));
+        command.arg(folder().join("python/moto_server.py"));
+        Self(Server::start(command).await)
+    }
+
+    /// The endpoint of every service.
+    pub fn endpoint(&self) -> &str {
+        self.0.address("endpoint")
+    }
+}
