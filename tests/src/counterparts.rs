@@ -5,6 +5,7 @@
 //! counterpart fails in a way that no test is about, because nothing can be tested then.
 #![expect(
     clippy::expect_used,
+    clippy::missing_panics_doc,
     reason = "a test without its counterpart has failed, and says why"
 )]
 
