@@ -1,1 +1,325 @@
-//! Being written.
+//! What is written down: one [`Entry`] for each thing that happened, as exact canonical bytes.
+//!
+//! An entry is loggable by construction: none of its types can hold a secret.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::credential::Lease;
+use crate::decision::Reason;
+use crate::ids::{DecisionId, Digest, GrantId, IssuanceId, PolicyName, RecordId};
+use crate::principal::Principal;
+
+/// The largest leaf, in bytes: C2SP tile bundles carry a 16-bit length.
+pub const LEAF_MAX: usize = 65_535;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The version of this format.
+    pub v: u8,
+    /// The entry's own id.
+    pub id: RecordId,
+    /// When it happened, by the replica's clock.
+    pub at: Timestamp,
+    /// The replica that wrote it.
+    pub replica: String,
+    /// The version of Cortex that wrote it.
+    pub build: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// An entry that is larger than [`LEAF_MAX`] or has no canonical form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the entry has no canonical form of at most {LEAF_MAX} bytes: {0}")]
+pub struct LeafError(String);
+
+impl Entry {
+    /// The canonical bytes (RFC 8785): what is stored, hashed and, later, verified.
+    pub fn leaf(&self) -> Result<Vec<u8>, LeafError> {
+        let leaf = serde_json_canonicalizer::to_vec(self).map_err(|e| LeafError(e.to_string()))?;
+        if leaf.len() > LEAF_MAX {
+            return Err(LeafError(format!("{} bytes", leaf.len())));
+        }
+        Ok(leaf)
+    }
+}
+
+/// The kinds of entries, each with its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+pub enum What {
+    /// A cloud is about to be asked for a credential.
+    #[serde(rename = "issuance.intent")]
+    Intent(Box<Opening>),
+    /// A credential that Cortex signs itself: intent and outcome in one, for it has no effect outside.
+    #[serde(rename = "issuance.issued")]
+    Issued {
+        /// What was asked and decided.
+        #[serde(flatten)]
+        opening: Box<Opening>,
+        /// What left.
+        lease: Lease,
+    },
+    /// How an intent ended; exactly one for each intent.
+    #[serde(rename = "issuance.outcome")]
+    Outcome {
+        /// The intent that it ends.
+        issuance_id: IssuanceId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A verified caller was denied.
+    #[serde(rename = "denial")]
+    Denial(Box<Denial>),
+    /// Callers whose tokens could not be verified, counted: a flood of them is a handful of rows.
+    #[serde(rename = "denials")]
+    Denials {
+        /// Why, as a short code.
+        reason: String,
+        /// The network that they came from: a /24 or a /48.
+        network: String,
+        /// How many.
+        count: u64,
+        /// The first of them.
+        since: Timestamp,
+    },
+    /// A policy came into force.
+    #[serde(rename = "policy.applied")]
+    PolicyApplied(Change),
+    /// A policy went out of force.
+    #[serde(rename = "policy.retired")]
+    PolicyRetired(Change),
+    /// A guardrail came into force or, without a version, went out of it.
+    #[serde(rename = "guardrails.applied")]
+    GuardrailsApplied(Change),
+    /// A run asked for an approval.
+    #[serde(rename = "grant.requested")]
+    GrantRequested {
+        /// The grant.
+        grant_id: GrantId,
+        /// What is asked, whole.
+        request: Value,
+        /// Its digest: what is approved.
+        request_digest: Digest,
+        /// Who asks.
+        principal: Principal,
+        /// The policy that wants the approval.
+        policy: PolicyName,
+        /// The policy's version.
+        policy_digest: Digest,
+        /// Why, in the requester's words.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// A person approved or denied.
+    #[serde(rename = "grant.decided")]
+    GrantDecided {
+        /// The grant.
+        grant_id: GrantId,
+        /// The policy that wants the approval.
+        policy: PolicyName,
+        /// The digest of what was decided on.
+        request_digest: Digest,
+        /// Who decided.
+        by: Principal,
+        /// Yes or no.
+        approve: bool,
+        /// Their comment.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        comment: Option<String>,
+        /// The grant's status after this decision.
+        status: String,
+    },
+    /// A signing key was made, begins to sign, or is no longer published.
+    #[serde(rename = "key.created")]
+    KeyCreated(KeyChange),
+    /// A new key takes over from a stated time.
+    #[serde(rename = "key.rotated")]
+    KeyRotated(KeyChange),
+    /// A key is no longer published.
+    #[serde(rename = "key.retired")]
+    KeyRetired(KeyChange),
+}
+
+impl What {
+    /// The kind's name, as stored.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Intent(_) => "issuance.intent",
+            Self::Issued { .. } => "issuance.issued",
+            Self::Outcome { .. } => "issuance.outcome",
+            Self::Denial(_) => "denial",
+            Self::Denials { .. } => "denials",
+            Self::PolicyApplied(_) => "policy.applied",
+            Self::PolicyRetired(_) => "policy.retired",
+            Self::GuardrailsApplied(_) => "guardrails.applied",
+            Self::GrantRequested { .. } => "grant.requested",
+            Self::GrantDecided { .. } => "grant.decided",
+            Self::KeyCreated(_) => "key.created",
+            Self::KeyRotated(_) => "key.rotated",
+            Self::KeyRetired(_) => "key.retired",
+        }
+    }
+}
+
+/// Where an ask came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    /// The request's id, which all its targets share.
+    pub request_id: String,
+    /// The caller's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<std::net::IpAddr>,
+    /// SHA-256 of the subject token.
+    pub token_digest: Digest,
+    /// SHA-256 of the token's `jti`, where its issuer is a single-use one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti_digest: Option<Digest>,
+}
+
+/// What was asked and decided, before a credential exists.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Opening {
+    /// The issuance that this opens.
+    pub issuance_id: IssuanceId,
+    /// The decision that permitted it.
+    pub decision_id: DecisionId,
+    /// Who asks.
+    pub principal: Principal,
+    /// Who asks, as one string.
+    pub subject: String,
+    /// Where the ask came from.
+    pub caller: Caller,
+    /// The policy that permits it.
+    pub policy: PolicyName,
+    /// The policy's version.
+    pub policy_digest: Digest,
+    /// The guardrails that were in force.
+    pub guardrails_digest: Digest,
+    /// The rules that decided.
+    pub rules: Vec<String>,
+    /// The approval that it is issued under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantUse>,
+    /// The provider.
+    pub provider: String,
+    /// The rendered scope.
+    pub scope: Value,
+    /// The lifetime that is asked for, in seconds.
+    pub ttl_seconds: i64,
+    /// No credential of this issuance lives longer.
+    pub worst_case_expiry: Timestamp,
+    /// Why, in the caller's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The approval that an issuance rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantUse {
+    /// The grant.
+    pub id: GrantId,
+    /// Who approved, as principals.
+    pub approvers: Vec<String>,
+}
+
+/// How an intent ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// A credential left, or was ready to.
+    Issued {
+        /// Its loggable half.
+        lease: Lease,
+        /// The caller was gone before the answer was ready.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        undelivered: bool,
+    },
+    /// No credential left.
+    Failed {
+        /// A short code: the cloud's own, `unavailable` or `mismatch`.
+        code: String,
+        /// What was the case.
+        message: String,
+        /// When a credential that came back and was withheld ends.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        withheld_until: Option<Timestamp>,
+    },
+    /// The cloud may have minted a credential that nobody has.
+    Indeterminate {
+        /// What was the case.
+        message: String,
+        /// When it ends at the latest.
+        worst_case_expiry: Timestamp,
+    },
+}
+
+impl Outcome {
+    /// The outcome's name, as stored.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Issued { .. } => "issued",
+            Self::Failed { .. } => "failed",
+            Self::Indeterminate { .. } => "indeterminate",
+        }
+    }
+}
+
+/// A denial of a verified caller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Denial {
+    /// What the caller quotes to an admin.
+    pub decision_id: DecisionId,
+    /// Why, as a short code: `bad_value`, `no_match`, `when`, `replay`, or the verifier's own.
+    pub code: String,
+    /// The rules that decided, if a policy did.
+    pub reasons: Vec<Reason>,
+    /// Who asked, where the token was a principal's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal: Option<Principal>,
+    /// Who asked: the principal as one string, or issuer and `sub` of a token that proved no principal.
+    pub subject: String,
+    /// The request's id.
+    pub request_id: String,
+    /// The caller's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<std::net::IpAddr>,
+    /// The policy that was asked for, as the caller wrote it; bounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// The policy's version, where there is such a policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_digest: Option<Digest>,
+    /// The provider that was asked for, where it got that far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+}
+
+/// A change of a policy or a guardrail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Its name.
+    pub name: String,
+    /// The version that is in force from now on; none when it went out of force.
+    pub version: Option<i32>,
+    /// The digest of that version.
+    pub digest: Option<Digest>,
+    /// Who applied it: a person's principal, or `operator:` and the operating system's user name for the
+    /// command line straight on the database.
+    pub by: String,
+}
+
+/// A change of a signing key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChange {
+    /// The key.
+    pub kid: String,
+    /// When it begins to sign.
+    pub active_from: Timestamp,
+    /// Who did it.
+    pub by: String,
+}

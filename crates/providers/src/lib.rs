@@ -146,14 +146,14 @@ impl<K: Ledger> Remote<K> {
 }
 
 /// A credential that Cortex signs itself.
-pub trait LocalMint<K>: Send {
+pub trait LocalMint<K>: Send + Sync {
     /// Signs it.
     fn mint(self: Box<Self>) -> Result<Minted<K>, MintError>;
 }
 
 /// A credential that a cloud makes.
 #[async_trait]
-pub(crate) trait RemoteMint<K>: Send {
+pub(crate) trait RemoteMint<K>: Send + Sync {
     /// Calls the cloud, and compares what came back with what was asked.
     async fn mint(self: Box<Self>) -> Result<Minted<K>, MintError>;
 }

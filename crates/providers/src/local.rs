@@ -22,7 +22,7 @@ pub(crate) struct Jwt<C> {
     pub(crate) details: BTreeMap<String, Value>,
 }
 
-impl<C: Serialize + Send, K> LocalMint<K> for Jwt<C> {
+impl<C: Serialize + Send + Sync, K> LocalMint<K> for Jwt<C> {
     fn mint(self: Box<Self>) -> Result<Minted<K>, MintError> {
         let token = self
             .key

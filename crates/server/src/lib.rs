@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The Cortex server: the path identity → policy → grant → mint → issuance over HTTP and Postgres.
+//!
+//! Read [`exchange`] first: it holds the path, top to bottom.
+
+mod approval;
+pub mod broker;
+pub mod config;
+mod denial;
+pub mod exchange;
+pub mod http;
+pub mod keyring;
+pub mod leases;
+pub mod library;
+mod mint;
+mod noise;
+pub mod random;
+mod recall;
+mod serve;
+pub mod start;
+pub mod store;
+pub mod supervisor;
+
+pub use config::Config;
+pub use denial::Refused;
+pub use start::{Environment, Running, StartError, start};

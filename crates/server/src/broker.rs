@@ -1,0 +1,56 @@
+//! What a replica holds: the parts that every request shares.
+
+use std::sync::Arc;
+
+use cortex_core::Clock;
+use cortex_identity::Identity;
+use cortex_providers::{Ask, Plan, Refusal, Registry};
+use sqlx::PgPool;
+
+use crate::config::{GrantsConfig, RolesConfig};
+use crate::keyring::Keyring;
+use crate::leases::Leases;
+use crate::library::Library;
+use crate::noise::Noise;
+use crate::random::Random;
+use crate::store::{Committed, Recorder};
+
+/// A replica's parts.
+pub struct Broker {
+    /// Proves who asks.
+    pub identity: Identity,
+    /// The policies in force.
+    pub library: Library,
+    /// The way to the record.
+    pub recorder: Recorder,
+    /// Credentials that live.
+    pub leases: Leases,
+    /// Cortex's own keys.
+    pub keyring: Keyring,
+    /// Postgres, for what is not group-committed.
+    pub pool: PgPool,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// How approvals work.
+    pub grants: GrantsConfig,
+    /// Who may do what.
+    pub roles: RolesConfig,
+    /// Counts callers that proved nothing.
+    pub noise: Noise,
+    pub(crate) providers: Registry<Committed>,
+}
+
+impl Broker {
+    /// Plans a credential; nothing is minted.
+    pub(crate) fn plan(&self, provider: &str, ask: &Ask<'_>) -> Result<Plan<Committed>, Refusal> {
+        match self.providers.get(provider) {
+            Some(known) => known.plan(ask),
+            None => Err(Refusal {
+                message: format!("This Cortex has no provider named {provider}."),
+                remedy: "Ask an admin to upgrade Cortex or to change the policy.".to_owned(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The configuration: one struct for each section of `cortex.toml`, read whole or refused whole.
+//!
+//! An unknown key is refused with its line. An environment variable `CORTEX__SECTION__KEY` overrides the file;
+//! `DATABASE_URL` overrides `database.url`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use cortex_identity::IssuerConfig;
+use cortex_providers::ProvidersConfig;
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The prefix of the environment variables that override the file.
+pub const ENV_PREFIX: &str = "CORTEX__";
+
+/// Everything that is configured.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How Cortex listens and what it is called.
+    pub server: ServerConfig,
+    /// Where the policies and the record are kept.
+    pub database: DatabaseConfig,
+    /// Cortex's own signing keys.
+    pub keys: KeysConfig,
+    /// Which groups of people may do what.
+    pub roles: RolesConfig,
+    /// Approvals.
+    pub grants: GrantsConfig,
+    /// Credentials that are handed out again while they live.
+    pub leases: LeasesConfig,
+    /// Whose tokens are believed. No other issuer is ever contacted.
+    pub issuers: Vec<IssuerConfig>,
+    /// The clouds and APIs.
+    pub providers: ProvidersConfig,
+}
+
+/// How Cortex listens and what it is called.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// The address to listen on. Default 127.0.0.1:8080; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The URL that clouds and people reach Cortex under: the `iss` of what it signs. https, without a query
+    /// or a trailing slash; http on loopback only. Default: http and the listening address.
+    pub public_url: Option<String>,
+    /// This replica's name on record. Default: the host's name.
+    pub replica: Option<String>,
+    /// Proxies whose X-Forwarded-For is believed, as networks. Default none: the peer's address counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The largest request body, in bytes. Default 65,536.
+    pub max_body_bytes: usize,
+    /// How long a client may take to send its headers, in seconds. Default 10.
+    pub header_timeout_s: u64,
+    /// How long one request may take altogether, in seconds. Default 30.
+    pub request_timeout_s: u64,
+    /// How many connections are open at once. Default 4,096; more wait to be accepted.
+    pub max_connections: usize,
+    /// How long a shutdown waits for what is under way, in seconds. Default 25.
+    pub drain_timeout_s: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: None,
+            replica: None,
+            trusted_proxies: Vec::new(),
+            max_body_bytes: 65_536,
+            header_timeout_s: 10,
+            request_timeout_s: 30,
+            max_connections: 4_096,
+            drain_timeout_s: 25,
+        }
+    }
+}
+
+/// Where the policies and the record are kept.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// The Postgres that holds everything, as `postgres://user@host/database`. `DATABASE_URL` overrides it.
+    pub url: Option<String>,
+    /// The role that the server takes on at each connection; it may append to the record and change nothing
+    /// in it. Default `cortex_server`, which the migrations create.
+    pub role: String,
+    /// The most connections that one replica opens. Default 8.
+    pub max_connections: u32,
+    /// How long a request waits for a connection, in milliseconds. Default 250.
+    pub acquire_timeout_ms: u64,
+    /// How long a commit may take before its callers are told to come back, in milliseconds. Default 3,000.
+    pub commit_timeout_ms: u64,
+    /// How many records one commit takes at the most. Default 512.
+    pub max_batch: usize,
+    /// How often to look for changed policies and keys, should a notification be lost, in milliseconds.
+    /// Default 500.
+    pub poll_ms: u64,
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            role: "cortex_server".to_owned(),
+            max_connections: 8,
+            acquire_timeout_ms: 250,
+            commit_timeout_ms: 3_000,
+            max_batch: 512,
+            poll_ms: 500,
+        }
+    }
+}
+
+/// Cortex's own signing keys.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeysConfig {
+    /// The file with the key that the signing keys are encrypted under: 32 bytes as 64 hexadecimal digits,
+    /// readable by its owner alone. It is made on first start where it is missing. Default `cortex.key`.
+    pub encryption_key_file: PathBuf,
+    /// How long a new key is published before it signs, in seconds: at least as long as any verifier caches
+    /// the key set. Default 86,400.
+    pub publish_ahead_s: i64,
+    /// How long a key stays published after it stopped signing, in seconds: the longest token's life and a
+    /// cache's. Default 129,600.
+    pub retire_after_s: i64,
+}
+
+impl Default for KeysConfig {
+    fn default() -> Self {
+        Self {
+            encryption_key_file: "cortex.key".into(),
+            publish_ahead_s: 86_400,
+            retire_after_s: 129_600,
+        }
+    }
+}
+
+/// Which groups of people may do what. A group is named as `issuer/group`, by the issuer's configured name.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RolesConfig {
+    /// May write policies and guardrails. Default none.
+    pub admin: BTreeSet<String>,
+    /// May see and decide on grants, where a policy names them too. Default none.
+    pub approver: BTreeSet<String>,
+    /// May read everything on record. Default none.
+    pub auditor: BTreeSet<String>,
+}
+
+/// Approvals.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GrantsConfig {
+    /// How long a request waits for people, in seconds. Default 86,400.
+    pub request_ttl_s: i64,
+    /// How long a run may use an approval, in seconds. Default 86,400.
+    pub approved_ttl_s: i64,
+    /// How long a waiting caller is told to wait before it asks again, in seconds. Default 5.
+    pub poll_interval_s: u32,
+    /// How many requests may wait at once for one policy. Default 1,000.
+    pub max_waiting: i64,
+}
+
+impl Default for GrantsConfig {
+    fn default() -> Self {
+        Self { request_ttl_s: 86_400, approved_ttl_s: 86_400, poll_interval_s: 5, max_waiting: 1_000 }
+    }
+}
+
+/// Credentials that are handed out again while they live, from this replica's memory.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LeasesConfig {
+    /// How much memory they take at the most, in bytes. Default 33,554,432. What does not fit is forgotten,
+    /// oldest use first: its handle then answers `invalid_grant`, and a fresh subject token mints anew.
+    pub max_bytes: u64,
+    /// A run that asks again gets the same credential while at least this part of its life is left, in
+    /// percent. Default 33. A lease handle gets it until it expires.
+    pub renew_below_percent: i64,
+}
+
+impl Default for LeasesConfig {
+    fn default() -> Self {
+        Self { max_bytes: 32 << 20, renew_below_percent: 33 }
+    }
+}
+
+/// A configuration that cannot be used; each fault is a sentence that says where and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+impl Config {
+    /// Reads `file` (none: defaults alone), applies the overrides of `env`, and checks the whole.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let text = match file {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|e| ConfigError(vec![format!("{}: cannot be read: {e}", path.display())]))?,
+        };
+        let name = file.map_or_else(|| "cortex.toml".to_owned(), |path| path.display().to_string());
+        Self::parse(&name, &text, env)
+    }
+
+    /// Parses `text`, which is called `name` in faults.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        // First the file alone: its faults have a line, those of an override do not.
+        toml::from_str::<Self>(text).map_err(|e| ConfigError(vec![format!("{name}: {e}")]))?;
+        let mut table: toml::Table =
+            toml::from_str(text).map_err(|e| ConfigError(vec![format!("{name}: {e}")]))?;
+        for (key, value) in env {
+            override_with(&mut table, &key, value)?;
+        }
+        let config: Self =
+            table.try_into().map_err(|e| ConfigError(vec![format!("environment: {e}")]))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The URL that Cortex signs under, once it knows where it listens.
+    pub fn issuer_url(&self, listening: SocketAddr) -> String {
+        self.server.public_url.clone().unwrap_or_else(|| format!("http://{listening}"))
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let mut faults = Vec::new();
+        if let Some(url) = &self.server.public_url {
+            faults.extend(public_url_fault(url));
+        }
+        for (what, value) in [
+            ("keys.publish_ahead_s", self.keys.publish_ahead_s),
+            ("keys.retire_after_s", self.keys.retire_after_s),
+        ] {
+            if !(0..=31_536_000).contains(&value) {
+                faults.push(format!("{what} is {value}: write 0 to 31,536,000 seconds"));
+            }
+        }
+        for (what, value) in [
+            ("grants.request_ttl_s", self.grants.request_ttl_s),
+            ("grants.approved_ttl_s", self.grants.approved_ttl_s),
+        ] {
+            if !(60..=2_592_000).contains(&value) {
+                faults.push(format!("{what} is {value}: write 60 to 2,592,000 seconds"));
+            }
+        }
+        if !(1..=4_096).contains(&self.database.max_batch) {
+            faults.push(format!("database.max_batch is {}: write 1 to 4,096", self.database.max_batch));
+        }
+        if self.database.max_connections < 3 {
+            faults.push("database.max_connections: a replica needs 3 or more".to_owned());
+        }
+        if self.server.max_body_bytes > 1 << 20 {
+            faults.push("server.max_body_bytes: at most 1,048,576".to_owned());
+        }
+        if !(0..=90).contains(&self.leases.renew_below_percent) {
+            faults.push("leases.renew_below_percent: write 0 to 90".to_owned());
+        }
+        faults.extend(self.issuer_faults());
+        if let Err(provider_faults) = self.providers.validate() {
+            faults.extend(provider_faults);
+        }
+        if faults.is_empty() { Ok(()) } else { Err(ConfigError(faults)) }
+    }
+
+    fn issuer_faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut names = BTreeSet::new();
+        let mut urls = BTreeSet::new();
+        for issuer in &self.issuers {
+            faults.extend(issuer.validate().iter().map(ToString::to_string));
+            if !names.insert(&issuer.name) {
+                faults.push(format!("issuer {}: this name is used twice", issuer.name));
+            }
+            if !urls.insert(&issuer.iss) {
+                faults.push(format!("issuer {}: its iss is configured twice", issuer.name));
+            }
+        }
+        for group in self.roles.admin.iter().chain(&self.roles.approver).chain(&self.roles.auditor) {
+            let known = group.split_once('/').is_some_and(|(issuer, group)| {
+                !group.is_empty() && self.issuers.iter().any(|known| known.name.as_str() == issuer)
+            });
+            if !known {
+                faults.push(format!("roles: {group:?} is not issuer/group with a configured issuer's name"));
+            }
+        }
+        faults
+    }
+}
+
+fn public_url_fault(url: &str) -> Option<String> {
+    let fault = |why| Some(format!("server.public_url: {url:?} {why}"));
+    let Ok(parsed) = reqwest::Url::parse(url) else {
+        return fault("is not a URL");
+    };
+    let loopback = parsed
+        .host_str()
+        .is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
+    if parsed.scheme() != "https" && !(parsed.scheme() == "http" && loopback) {
+        return fault("has to be https; http is for loopback only");
+    }
+    if url.ends_with('/') || parsed.query().is_some() || parsed.fragment().is_some() {
+        return fault("may have no trailing slash, query or fragment: clouds compare it byte by byte");
+    }
+    None
+}
+
+fn override_with(table: &mut toml::Table, key: &str, value: String) -> Result<(), ConfigError> {
+    if key == "DATABASE_URL" {
+        let database = table.entry("database").or_insert_with(|| toml::Table::new().into());
+        if let Some(database) = database.as_table_mut() {
+            database.insert("url".to_owned(), value.into());
+        }
+        return Ok(());
+    }
+    let Some(path) = key.strip_prefix(ENV_PREFIX) else {
+        return Ok(());
+    };
+    let bad = |why: &str| ConfigError(vec![format!("{key}: {why}")]);
+    let mut here = table;
+    let mut steps = path.split("__").map(str::to_ascii_lowercase).peekable();
+    while let Some(step) = steps.next() {
+        if step.is_empty() {
+            return Err(bad("name a section and a key, as in CORTEX__SERVER__LISTEN"));
+        }
+        if steps.peek().is_none() {
+            here.insert(step, scalar(&value));
+            return Ok(());
+        }
+        let next = here.entry(step).or_insert_with(|| toml::Table::new().into());
+        here = next.as_table_mut().ok_or_else(|| bad("goes through a value that is no section"))?;
+    }
+    Ok(())
+}
+
+/// A value as TOML where it reads as such (numbers, booleans, lists), as text otherwise.
+fn scalar(text: &str) -> toml::Value {
+    let read = toml::from_str::<toml::Table>(&format!("v = {text}")).ok();
+    read.and_then(|mut table| table.remove("v")).unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env<'a>(pairs: &'a [(&str, &str)]) -> impl Iterator<Item = (String, String)> + use<'a> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        let error = Config::parse("cortex.toml", "[server]\nlisten = \"127.0.0.1:1\"\nlisen = 3\n", env(&[]));
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("line 3") && text.contains("lisen"), "{text}");
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let text = "[server]\nmax_body_bytes = 10\n";
+        let pairs = [("CORTEX__SERVER__MAX_BODY_BYTES", "20"), ("DATABASE_URL", "postgres://x/y"), ("HOME", "/")];
+        let config = Config::parse("cortex.toml", text, env(&pairs)).unwrap();
+        assert_eq!(config.server.max_body_bytes, 20);
+        assert_eq!(config.database.url.as_deref(), Some("postgres://x/y"));
+    }
+
+    #[test]
+    fn a_mistyped_override_is_refused() {
+        for (key, value) in [("CORTEX__SERVER__LISEN", "x"), ("CORTEX__SERVER", "x"), ("CORTEX____", "x")] {
+            assert!(Config::parse("cortex.toml", "", env(&[(key, value)])).is_err(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_public_url_is_exact() {
+        for url in ["http://cortex.example", "https://cortex.example/", "https://c.example?x=1", "cortex"] {
+            let text = format!("[server]\npublic_url = {url:?}\n");
+            assert!(Config::parse("cortex.toml", &text, env(&[])).is_err(), "{url}");
+        }
+        let text = "[server]\npublic_url = \"https://cortex.example/sts\"\n";
+        assert!(Config::parse("cortex.toml", text, env(&[])).is_ok());
+    }
+}

@@ -1,0 +1,263 @@
+//! Saying no: on record first, then in words that tell the caller no more than they may know.
+
+use cortex_core::record::{Denial, What};
+use cortex_core::{Clause, DecisionId, GrantId, Reason};
+use cortex_identity::{Rejection, Verified};
+use cortex_providers::{MintError, Refusal};
+
+use crate::broker::Broker;
+use crate::exchange::{Context, Request};
+use crate::store::RecordError;
+
+/// How much of a name that a caller made up goes on record, in bytes.
+const NAME_MAX: usize = 64;
+
+/// Why a caller gets nothing. The HTTP layer gives each its code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// The request or its token: `invalid_request`.
+    Request {
+        /// What to tell the caller.
+        description: String,
+        /// What they may quote, where the caller was verified.
+        decision_id: Option<DecisionId>,
+    },
+    /// The policy or the target: `invalid_target`.
+    Target {
+        /// What to tell the caller.
+        description: String,
+        /// What they may quote.
+        decision_id: DecisionId,
+    },
+    /// People have to approve first: `authorization_pending`.
+    Pending {
+        /// The grant to wait for.
+        grant_id: GrantId,
+        /// How long to wait before asking again, in seconds.
+        interval_s: u32,
+    },
+    /// People said no: `access_denied`.
+    GrantDenied {
+        /// The grant.
+        grant_id: GrantId,
+        /// Who, when and why.
+        description: String,
+    },
+    /// Come back later: `temporarily_unavailable`.
+    Unavailable {
+        /// What to tell the caller.
+        description: String,
+        /// When to come back, in seconds.
+        retry_after_s: u32,
+    },
+    /// A cloud failed in a way that coming back does not mend: `server_error`.
+    Failed {
+        /// What to tell the caller.
+        description: String,
+    },
+}
+
+/// What every caller is told whose token proved nothing.
+const TOKEN_REFUSED: &str = "the subject token was not accepted";
+/// What every caller is told whom no policy names: the same for a policy that does not exist.
+const NOT_FOR_YOU: &str = "no such policy for this caller; an admin finds the reason under the decision id";
+
+/// The token was not accepted: an unverified caller is counted, a verified one is on record.
+pub(crate) async fn of_token(broker: &Broker, request: &Request, rejection: &Rejection) -> Refused {
+    let code = rejection.reason.code();
+    metrics::counter!("cortex_denials_total", "code" => code).increment(1);
+    tracing::info!(code, detail = %rejection.detail, request_id = request.request_id, "token not accepted");
+    let Some(known) = &rejection.verified else {
+        broker.noise.count(code, request.source, broker.clock.now());
+        if rejection.is_temporary() {
+            return unavailable("the issuer's keys cannot be had at the moment");
+        }
+        return Refused::Request { description: TOKEN_REFUSED.to_owned(), decision_id: None };
+    };
+    let mut denial = blank(broker, request, code, format!("{}:{}", known.issuer, known.subject.as_deref().unwrap_or("-")));
+    denial.policy = Some(bounded(&request.policy));
+    let description = format!("{TOKEN_REFUSED}: {}", rejection.reason);
+    note(broker, denial, |id| Refused::Request { description, decision_id: Some(id) }).await
+}
+
+/// The request's own shape is at fault; it names nobody, so it is counted.
+pub(crate) fn of_shape(broker: &Broker, request: &Request, description: &str) -> Refused {
+    broker.noise.count("request", request.source, broker.clock.now());
+    Refused::Request { description: description.to_owned(), decision_id: None }
+}
+
+pub(crate) async fn of_unknown_policy(
+    broker: &Broker,
+    request: &Request,
+    verified: &Verified,
+    subject: String,
+) -> Refused {
+    let mut denial = blank(broker, request, "no_match", subject);
+    denial.principal = Some(verified.principal().clone());
+    denial.policy = Some(bounded(&request.policy));
+    note(broker, denial, not_for_you).await
+}
+
+fn not_for_you(decision_id: DecisionId) -> Refused {
+    Refused::Target { description: NOT_FOR_YOU.to_owned(), decision_id }
+}
+
+/// The policy said no. Whom it names is told which clause, and what to do; nobody else learns anything.
+pub(crate) async fn of_decision(
+    broker: &Broker,
+    context: &Context,
+    id: DecisionId,
+    provider: &str,
+    named: bool,
+    reasons: Vec<Reason>,
+) -> Refused {
+    let code = reasons.first().map_or("no_match", |reason| code(reason.clause));
+    let told: Vec<_> = reasons.iter().map(|r| format!("{} {} ({})", r.message, r.remedy, r.rule)).collect();
+    let mut denial = within(context, id, provider, code);
+    denial.reasons = reasons;
+    let refused = move |id| {
+        if named { Refused::Target { description: told.join(" "), decision_id: id } } else { not_for_you(id) }
+    };
+    note(broker, denial, refused).await
+}
+
+fn code(clause: Clause) -> &'static str {
+    match clause {
+        Clause::Who => "no_match",
+        Clause::What => "target",
+        Clause::Where => "where",
+        Clause::When => "when",
+        Clause::Attestation => "attestation",
+        Clause::Approval => "approval",
+        Clause::Guardrail => "guardrail",
+        Clause::Error => "error",
+    }
+}
+
+pub(crate) async fn of_unreadable_guardrails(
+    broker: &Broker,
+    context: &Context,
+    id: DecisionId,
+    provider: &str,
+) -> Refused {
+    let denial = within(context, id, provider, "guardrails_unreadable");
+    note(broker, denial, |_| unavailable("the guardrails cannot be read; an operator has to look")).await
+}
+
+pub(crate) async fn of_unknown_target(
+    broker: &Broker,
+    context: &Context,
+    id: DecisionId,
+    provider: &str,
+) -> Refused {
+    note(broker, within(context, id, provider, "target"), not_for_you).await
+}
+
+/// The target cannot be rendered for this run: a value that may not stand in it, or a limit of the provider.
+pub(crate) async fn of_plan(
+    broker: &Broker,
+    context: &Context,
+    id: DecisionId,
+    provider: &str,
+    refusal: Refusal,
+) -> Refused {
+    let mut denial = within(context, id, provider, "bad_value");
+    denial.reasons = vec![Reason {
+        rule: format!("{}#what", context.policy.name()),
+        clause: Clause::What,
+        message: refusal.message.clone(),
+        remedy: refusal.remedy.clone(),
+    }];
+    let description = format!("{} {}", refusal.message, refusal.remedy);
+    note(broker, denial, |id| Refused::Target { description, decision_id: id }).await
+}
+
+/// The record did not take the request: a token used twice is on record, a database that is away is not.
+pub(crate) async fn of_record(broker: &Broker, context: &Context, error: RecordError) -> Refused {
+    let id = DecisionId::new(context.now, broker.random.id_bits());
+    match error {
+        RecordError::Replayed => {
+            let denial = Denial { provider: None, ..within(context, id, "", "replay") };
+            let description = format!("{TOKEN_REFUSED}: it was used before, and its issuer's tokens are for one use");
+            note(broker, denial, |id| Refused::Request { description, decision_id: Some(id) }).await
+        }
+        RecordError::GrantGone => unavailable("the approval changed while this was decided; ask again"),
+        RecordError::Superseded => unavailable("the answer came too late; ask again"),
+        RecordError::Unavailable(detail) => {
+            tracing::warn!(detail, "refused because the record cannot be written");
+            unavailable("the record cannot be written at the moment, so nothing is issued")
+        }
+        RecordError::Leaf(error) => {
+            tracing::error!(%error, "refused because its record is too large");
+            Refused::Request { description: "the request is too large to be recorded".into(), decision_id: None }
+        }
+    }
+}
+
+/// What a caller is told of a mint that brought nothing. Its outcome is on record already.
+pub(crate) fn of_mint(error: &MintError, decision_id: DecisionId) -> Refused {
+    match error {
+        MintError::Refused { code, message, remedy } => {
+            Refused::Target { description: format!("{message} {remedy} ({code})"), decision_id }
+        }
+        MintError::Unavailable { message, retry_after } => {
+            Refused::Unavailable { description: message.clone(), retry_after_s: retry_after.unwrap_or(5) }
+        }
+        MintError::Indeterminate { message } => {
+            Refused::Unavailable { description: message.clone(), retry_after_s: 5 }
+        }
+        MintError::Mismatch { message, .. } => Refused::Failed { description: message.clone() },
+    }
+}
+
+/// A refusal that asks the caller to come back.
+pub(crate) fn unavailable(description: &str) -> Refused {
+    Refused::Unavailable { description: description.to_owned(), retry_after_s: 2 }
+}
+
+fn within(context: &Context, decision_id: DecisionId, provider: &str, code: &str) -> Denial {
+    Denial {
+        decision_id,
+        code: code.to_owned(),
+        reasons: Vec::new(),
+        principal: Some(context.principal().clone()),
+        subject: context.subject.clone(),
+        request_id: context.request.request_id.clone(),
+        source: context.request.source,
+        policy: Some(context.policy.name().to_string()),
+        policy_digest: Some(context.policy.digest()),
+        provider: Some(bounded(provider)),
+    }
+}
+
+fn blank(broker: &Broker, request: &Request, code: &str, subject: String) -> Denial {
+    Denial {
+        decision_id: DecisionId::new(broker.clock.now(), broker.random.id_bits()),
+        code: code.to_owned(),
+        reasons: Vec::new(),
+        principal: None,
+        subject,
+        request_id: request.request_id.clone(),
+        source: request.source,
+        policy: None,
+        policy_digest: None,
+        provider: None,
+    }
+}
+
+fn bounded(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect()
+}
+
+/// Writes the denial down, and only then says no.
+async fn note(broker: &Broker, denial: Denial, refused: impl FnOnce(DecisionId) -> Refused) -> Refused {
+    let id = denial.decision_id;
+    metrics::counter!("cortex_denials_total", "code" => denial.code.clone()).increment(1);
+    match broker.recorder.note(What::Denial(Box::new(denial))).await {
+        Ok(()) => refused(id),
+        Err(error) => {
+            tracing::warn!(%error, "a denial could not be recorded");
+            unavailable("the record cannot be written at the moment")
+        }
+    }
+}

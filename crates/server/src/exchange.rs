@@ -1,0 +1,272 @@
+//! The path of Cortex, top to bottom: identity → policy → grant → mint → issuance.
+//!
+//! Everything that is refused on the way is on record before the caller is told, and nothing secret leaves
+//! before its own record is committed.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use cortex_core::policy::{self, Policy};
+use cortex_core::record::Caller;
+use cortex_core::{Decision, DecisionId, Digest, IssuanceId, PolicyName, Principal, Run};
+use cortex_identity::Verified;
+use cortex_providers::Plan;
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::broker::Broker;
+use crate::denial::{self, Refused};
+use crate::leases::{AskKey, LiveLease};
+use crate::library::Catalogue;
+use crate::store::Committed;
+use crate::{approval, mint};
+
+/// What a run asks for.
+pub struct Request {
+    /// The token that says who asks.
+    pub token: Zeroizing<String>,
+    /// The policy, by name, as the caller wrote it.
+    pub policy: String,
+    /// The providers, out of the policy's; none for all of them.
+    pub providers: Option<Vec<String>>,
+    /// A shorter lifetime than the policy's.
+    pub ttl: Option<SignedDuration>,
+    /// Why, in the caller's words.
+    pub reason: Option<String>,
+    /// The request's id.
+    pub request_id: String,
+    /// The caller's address.
+    pub source: Option<IpAddr>,
+    /// Cancelled when the caller is gone.
+    pub gone: CancellationToken,
+}
+
+/// The answer: something for each provider that was asked for.
+pub struct Bundle {
+    /// Who asked, as one string.
+    pub subject: String,
+    /// The policy.
+    pub policy: PolicyName,
+    /// The policy's version.
+    pub policy_digest: Digest,
+    /// In the order of the providers' names.
+    pub items: Vec<Item>,
+}
+
+/// What became of one provider.
+pub enum Item {
+    /// A credential, on record.
+    Issued(Arc<LiveLease>),
+    /// None; the sentence says why, and the id is on record.
+    Refused {
+        /// The provider.
+        provider: String,
+        /// Why.
+        refused: Refused,
+    },
+}
+
+/// One provider's credential, decided and planned but not minted.
+pub(crate) struct Planned {
+    pub(crate) provider: String,
+    pub(crate) issuance_id: IssuanceId,
+    pub(crate) decision_id: DecisionId,
+    pub(crate) rules: Vec<String>,
+    pub(crate) needs_grant: bool,
+    pub(crate) plan: Plan<Committed>,
+}
+
+/// Who asks, what for and when: what every step needs to know.
+pub(crate) struct Context {
+    pub(crate) request: Request,
+    pub(crate) verified: Arc<Verified>,
+    pub(crate) subject: String,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) now: Timestamp,
+}
+
+impl Context {
+    pub(crate) fn principal(&self) -> &Principal {
+        self.verified.principal()
+    }
+
+    pub(crate) fn caller(&self) -> Caller {
+        Caller {
+            request_id: self.request.request_id.clone(),
+            source: self.request.source,
+            token_digest: *self.verified.token_digest(),
+            jti_digest: self.verified.replay().map(|replay| replay.jti_hash),
+        }
+    }
+
+    /// The longest life that the policy and the caller allow.
+    pub(crate) fn max_ttl(&self) -> SignedDuration {
+        let ceiling = self.policy.max_ttl();
+        self.request.ttl.map_or(ceiling, |asked| asked.min(ceiling))
+    }
+}
+
+/// Exchanges a run's identity for credentials.
+pub async fn exchange(broker: &Broker, request: Request) -> Result<Bundle, Refused> {
+    let verified = identify(broker, &request).await?;
+    let context = find_policy(broker, request, verified).await?;
+    let (planned, mut items) = decide_and_plan(broker, &context).await?;
+    let grant = approval::settle(broker, &context, &planned).await?;
+    let (again, fresh) = recall(broker, &context, planned);
+    let issued = if fresh.is_empty() {
+        mint::spend(broker, &context).await?;
+        Vec::new()
+    } else {
+        mint::issue(broker, &context, grant, fresh).await?
+    };
+    items.extend(again.into_iter().map(Item::Issued));
+    items.extend(issued);
+    items.sort_by(|a, b| a.provider().cmp(b.provider()));
+    let policy_digest = context.policy.digest();
+    Ok(Bundle { subject: context.subject, policy: context.policy.name().clone(), policy_digest, items })
+}
+
+async fn identify(broker: &Broker, request: &Request) -> Result<Arc<Verified>, Refused> {
+    match broker.identity.verify(&request.token).await {
+        Ok(verified) => Ok(verified),
+        Err(rejection) => Err(denial::of_token(broker, request, &rejection).await),
+    }
+}
+
+/// Finds the policy. One that does not exist and one that does not name the caller answer alike.
+async fn find_policy(broker: &Broker, request: Request, verified: Arc<Verified>) -> Result<Context, Refused> {
+    let catalogue = broker.library.catalogue();
+    let name = request.policy.parse::<PolicyName>().ok();
+    let policy = name.and_then(|name| catalogue.policy(&name).and_then(|shelved| shelved.policy().cloned()));
+    let subject = verified.principal().subject();
+    match policy {
+        Some(policy) => {
+            let now = broker.clock.now();
+            Ok(Context { request, verified, subject, catalogue, policy, now })
+        }
+        None => Err(denial::of_unknown_policy(broker, &request, &verified, subject).await),
+    }
+}
+
+/// Decides on each provider and plans what is permitted. Where nothing is, the whole request is refused;
+/// otherwise each refusal stands beside what was granted.
+async fn decide_and_plan(broker: &Broker, context: &Context) -> Result<(Vec<Planned>, Vec<Item>), Refused> {
+    let mut planned = Vec::new();
+    let mut items = Vec::new();
+    let mut refusal = None;
+    for provider in asked_providers(broker, context).await? {
+        match decide_one(broker, context, &provider).await {
+            Ok(one) => planned.push(one),
+            Err(refused) => {
+                refusal.get_or_insert_with(|| refused.clone());
+                items.push(Item::Refused { provider, refused });
+            }
+        }
+    }
+    match refusal {
+        Some(refused) if planned.is_empty() => Err(refused),
+        _ => Ok((planned, items)),
+    }
+}
+
+async fn asked_providers(broker: &Broker, context: &Context) -> Result<Vec<String>, Refused> {
+    let Some(asked) = &context.request.providers else {
+        return Ok(context.policy.targets().map(|(provider, _)| provider.to_owned()).collect());
+    };
+    let mut asked = asked.clone();
+    asked.sort_unstable();
+    asked.dedup();
+    if asked.is_empty() || asked.len() > 16 {
+        return Err(denial::of_shape(broker, &context.request, "name one to sixteen targets, or none for all"));
+    }
+    Ok(asked)
+}
+
+async fn decide_one(broker: &Broker, context: &Context, provider: &str) -> Result<Planned, Refused> {
+    let decision_id = DecisionId::new(context.now, broker.random.id_bits());
+    let (rules, needs_grant) = match decide(context, provider, false) {
+        Some(Decision::Permit { rules }) => (rules, false),
+        Some(Decision::NeedsGrant { rules }) => (rules, true),
+        Some(Decision::Deny { named, reasons }) => {
+            return Err(denial::of_decision(broker, context, decision_id, provider, named, reasons).await);
+        }
+        None => return Err(denial::of_unreadable_guardrails(broker, context, decision_id, provider).await),
+    };
+    // Only runs are ever named by a policy, so a permit without a run cannot be.
+    let (Some(run), Some(target)) = (context.principal().as_run(), context.policy.target(provider)) else {
+        return Err(denial::of_unknown_target(broker, context, decision_id, provider).await);
+    };
+    let issuance_id = IssuanceId::new(context.now, broker.random.id_bits());
+    match broker.plan(provider, &ask(context, issuance_id, run, target)) {
+        Ok(plan) => {
+            Ok(Planned { provider: provider.to_owned(), issuance_id, decision_id, rules, needs_grant, plan })
+        }
+        Err(refusal) => Err(denial::of_plan(broker, context, decision_id, provider, refusal).await),
+    }
+}
+
+/// The policy's word, or none where the guardrails cannot be read.
+pub(crate) fn decide(context: &Context, provider: &str, approved: bool) -> Option<Decision> {
+    let guardrails = context.catalogue.guardrails()?;
+    let ask = policy::Ask {
+        principal: context.principal(),
+        provider,
+        source_ip: context.request.source,
+        now: context.now,
+        ttl: context.max_ttl(),
+        approved,
+    };
+    Some(context.policy.decide(guardrails, &ask))
+}
+
+fn ask<'a>(
+    context: &'a Context,
+    issuance_id: IssuanceId,
+    run: &'a Run,
+    target: &'a serde_json::Value,
+) -> cortex_providers::Ask<'a> {
+    cortex_providers::Ask {
+        issuance_id,
+        run,
+        policy: context.policy.name(),
+        target,
+        max_ttl: context.policy.max_ttl(),
+        requested_ttl: context.request.ttl,
+        now: context.now,
+    }
+}
+
+/// Finds what this run already holds: the same ask of the same policy version gets the same credential.
+fn recall(broker: &Broker, context: &Context, planned: Vec<Planned>) -> (Vec<Arc<LiveLease>>, Vec<Planned>) {
+    let mut again = Vec::new();
+    let mut fresh = Vec::new();
+    for one in planned {
+        match broker.leases.again(context.ask_key(&one), context.now) {
+            Some(lease) => {
+                metrics::counter!("cortex_leases_again_total", "provider" => one.provider.clone()).increment(1);
+                again.push(lease);
+            }
+            None => fresh.push(one),
+        }
+    }
+    (again, fresh)
+}
+
+impl Context {
+    pub(crate) fn ask_key(&self, planned: &Planned) -> AskKey {
+        let plan = &planned.plan;
+        AskKey::new(&self.subject, self.policy.digest(), &planned.provider, &plan.scope, plan.ttl)
+    }
+}
+
+impl Item {
+    /// The provider that this is about.
+    pub fn provider(&self) -> &str {
+        match self {
+            Self::Issued(lease) => &lease.provider,
+            Self::Refused { provider, .. } => provider,
+        }
+    }
+}

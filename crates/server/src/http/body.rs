@@ -1,0 +1,21 @@
+//! Request bodies: one content type each, strict, with an error that says what is wrong.
+
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+
+use super::error::Problem;
+
+/// Reads a JSON body.
+pub(super) fn json<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
+    if media_type(headers) != Some("application/json") {
+        let detail = "send the body as application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    serde_json::from_slice(body).map_err(|e| Problem::bad_request(format!("the body cannot be read: {e}")))
+}
+
+/// The content type without its parameters.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or(value).trim())
+}

@@ -1,0 +1,235 @@
+//! `POST /v1/credentials`: a policy's credentials in one call, for task hooks.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::request::Parts;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use cortex_core::Body;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::auth::bearer;
+use super::error::OAuthError;
+use super::{App, Client, body};
+use crate::exchange::{self, Bundle, Item, Request};
+use crate::leases::{HANDLE_PREFIX, LiveLease};
+use crate::recall;
+
+/// The longest reason, in bytes.
+const REASON_MAX: usize = 500;
+
+/// What a run asks for.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ask {
+    /// The policy.
+    #[schema(max_length = 64, example = "finance-data-publish")]
+    policy: String,
+    /// Some of its providers; all of them where this is missing.
+    targets: Option<Vec<String>>,
+    /// Why, for the approver and the record; at most 500 bytes.
+    #[schema(max_length = 500)]
+    reason: Option<String>,
+    /// A shorter lifetime than the policy's, in seconds.
+    #[schema(minimum = 60, maximum = 43200)]
+    ttl_seconds: Option<i64>,
+}
+
+/// The answer: each provider's credential, or why there is none.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Answer<'a> {
+    /// Who asked, as Cortex knows it.
+    principal: &'a str,
+    /// The policy.
+    policy: &'a str,
+    /// The policy's version, `sha256:…`.
+    policy_digest: String,
+    /// By provider.
+    credentials: BTreeMap<&'a str, Entry<'a>>,
+}
+
+/// One provider's part of the answer.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub(super) enum Entry<'a> {
+    /// A credential, on record.
+    Issued {
+        /// The issuance on record.
+        issuance_id: String,
+        /// When the credential ends.
+        #[schema(value_type = String, format = DateTime)]
+        expires_at: Timestamp,
+        /// What fetches the same credential again while it lives.
+        lease_handle: &'a str,
+        /// The credential, with what a client needs beside it.
+        credential: Credential<'a>,
+    },
+    /// None.
+    Failed {
+        /// Why.
+        #[serde(flatten)]
+        error: OAuthError,
+    },
+}
+
+/// The secret, named as its users name it, and what goes with it.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Credential<'a> {
+    /// AWS: the access key id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_key_id: Option<&'a str>,
+    /// AWS: the secret access key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret_access_key: Option<&'a str>,
+    /// AWS: the session token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_token: Option<&'a str>,
+    /// The others: the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+    /// What is no secret: `account`, `region`, `role`, `project`, `authenticator` and so on.
+    #[serde(flatten)]
+    details: &'a BTreeMap<String, Value>,
+}
+
+impl<'a> Credential<'a> {
+    fn of(lease: &'a LiveLease) -> Self {
+        let none = Self {
+            access_key_id: None,
+            secret_access_key: None,
+            session_token: None,
+            token: None,
+            details: &lease.details,
+        };
+        match &lease.body {
+            Body::Token(token) => Self { token: Some(token), ..none },
+            Body::AwsKeys { access_key_id, secret_access_key, session_token } => Self {
+                access_key_id: Some(access_key_id),
+                secret_access_key: Some(secret_access_key),
+                session_token: Some(session_token),
+                ..none
+            },
+        }
+    }
+}
+
+/// Ask for a policy's credentials. The bearer is the run's token, or a lease's handle.
+#[utoipa::path(
+    post, path = "/v1/credentials", tag = "runs", security(("bearer" = [])),
+    request_body = Ask,
+    responses(
+        (status = 200, description = "The credentials; where one failed, its entry says why.", body = Answer),
+        (status = 400, description = "Refused, or waiting for approval; the code says which.", body = OAuthError),
+        (status = 413, description = "The body is too large."),
+        (status = 415, description = "Not JSON.", body = OAuthError),
+        (status = 502, description = "A cloud answered what was not asked.", body = OAuthError),
+        (status = 503, description = "Come back later.", body = OAuthError),
+    )
+)]
+pub(super) async fn credentials(
+    State(app): State<App>,
+    client: Client,
+    parts: Parts,
+    body: Bytes,
+) -> Result<Response, OAuthError> {
+    let count = |error: OAuthError| {
+        app.broker.noise.count("request", client.source, app.broker.clock.now());
+        error
+    };
+    let missing = || OAuthError::new("invalid_request", "send Authorization: Bearer and the run's token");
+    let bearer = Zeroizing::new(bearer(&parts).ok_or_else(missing).map_err(count)?.to_owned());
+    let ask = read(&parts.headers, &body).map_err(count)?;
+    if bearer.starts_with(HANDLE_PREFIX) {
+        let lease =
+            recall::by_handle(&app.broker, &bearer, &ask.policy, client.source, &client.request_id).await?;
+        let bundle = Bundle {
+            subject: lease.principal.subject(),
+            policy: lease.policy.clone(),
+            policy_digest: lease.policy_digest,
+            items: vec![Item::Issued(lease)],
+        };
+        return answer(&bundle);
+    }
+    let bundle = exchange_detached(&app, |gone| Request {
+        token: bearer,
+        policy: ask.policy,
+        providers: ask.targets,
+        ttl: ask.ttl_seconds.map(SignedDuration::from_secs),
+        reason: ask.reason,
+        request_id: client.request_id,
+        source: client.source,
+        gone,
+    })
+    .await?;
+    answer(&bundle)
+}
+
+fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Ask, OAuthError> {
+    let ask: Ask = body::json(headers, bytes).map_err(|problem| {
+        let status = axum::http::StatusCode::from_u16(problem.status).unwrap_or_default();
+        OAuthError::new("invalid_request", problem.detail).with_status(status)
+    })?;
+    if ask.ttl_seconds.is_some_and(|ttl| !(60..=43_200).contains(&ttl)) {
+        return Err(OAuthError::new("invalid_request", "ttl_seconds is 60 to 43,200"));
+    }
+    if ask.reason.as_ref().is_some_and(|reason| reason.len() > REASON_MAX) {
+        return Err(OAuthError::new("invalid_request", format!("a reason has at most {REASON_MAX} bytes")));
+    }
+    Ok(ask)
+}
+
+/// Runs an exchange in a task of its own: what has begun is finished and recorded even when the caller goes
+/// away, and the record says that it was not delivered.
+pub(super) async fn exchange_detached(
+    app: &App,
+    request: impl FnOnce(CancellationToken) -> Request,
+) -> Result<Bundle, OAuthError> {
+    let gone = CancellationToken::new();
+    let request = request(gone.clone());
+    let _gone_with_this_future = gone.drop_guard();
+    let broker = std::sync::Arc::clone(&app.broker);
+    let exchange = app.mints.spawn(async move { exchange::exchange(&broker, request).await });
+    match exchange.await {
+        Ok(result) => result.map_err(OAuthError::from),
+        Err(error) => {
+            tracing::error!(%error, "an exchange failed; what it left open is ended by the supervisor");
+            Err(OAuthError::new("server_error", "Cortex failed; nothing was released")
+                .with_status(axum::http::StatusCode::INTERNAL_SERVER_ERROR))
+        }
+    }
+}
+
+/// The whole bundle; an error only where every part of it is one.
+fn answer(bundle: &Bundle) -> Result<Response, OAuthError> {
+    let issued = bundle.items.iter().any(|item| matches!(item, Item::Issued(_)));
+    if !issued && let Some(Item::Refused { refused, .. }) = bundle.items.first() {
+        return Err(refused.clone().into());
+    }
+    let credentials = bundle.items.iter().map(|item| (item.provider(), entry(item))).collect();
+    let answer = Answer {
+        principal: &bundle.subject,
+        policy: bundle.policy.as_str(),
+        policy_digest: bundle.policy_digest.to_string(),
+        credentials,
+    };
+    Ok(Json(answer).into_response())
+}
+
+fn entry(item: &Item) -> Entry<'_> {
+    match item {
+        Item::Issued(lease) => Entry::Issued {
+            issuance_id: lease.lease.issuance_id.to_string(),
+            expires_at: lease.lease.expires_at,
+            lease_handle: &lease.handle,
+            credential: Credential::of(lease),
+        },
+        Item::Refused { refused, .. } => Entry::Failed { error: refused.clone().into() },
+    }
+}

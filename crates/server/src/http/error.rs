@@ -1,0 +1,217 @@
+//! Errors on the wire: RFC 6749 and 8693 codes for runs, RFC 9457 problem details for people.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::denial::Refused;
+use crate::store::StoreError;
+use crate::store::grants::GrantError;
+
+/// An error for a run (RFC 6749, section 5.2).
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct OAuthError {
+    /// The code: `invalid_request`, `invalid_target`, `authorization_pending`, `access_denied`,
+    /// `unsupported_grant_type`, `temporarily_unavailable` or `server_error`.
+    pub error: &'static str,
+    /// What is the case and what to do, in words.
+    pub error_description: String,
+    /// What to quote to an admin: the decision is on record under it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision_id: Option<String>,
+    /// The grant to wait for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant_id: Option<String>,
+    /// How long to wait before asking again, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<u32>,
+    #[serde(skip)]
+    status: StatusCode,
+    #[serde(skip)]
+    retry_after: Option<u32>,
+}
+
+impl OAuthError {
+    /// An error with a code and a sentence, and HTTP 400.
+    pub fn new(error: &'static str, description: impl Into<String>) -> Self {
+        Self {
+            error,
+            error_description: description.into(),
+            decision_id: None,
+            grant_id: None,
+            interval: None,
+            status: StatusCode::BAD_REQUEST,
+            retry_after: None,
+        }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+}
+
+impl From<Refused> for OAuthError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Request { description, decision_id } => Self {
+                decision_id: decision_id.map(|id| id.to_string()),
+                ..Self::new("invalid_request", description)
+            },
+            Refused::Target { description, decision_id } => Self {
+                decision_id: Some(decision_id.to_string()),
+                ..Self::new("invalid_target", description)
+            },
+            Refused::Pending { grant_id, interval_s } => Self {
+                grant_id: Some(grant_id.to_string()),
+                interval: Some(interval_s),
+                ..Self::new("authorization_pending", format!("grant {grant_id} waits for approval; ask again"))
+            },
+            Refused::GrantDenied { grant_id, description } => {
+                Self { grant_id: Some(grant_id.to_string()), ..Self::new("access_denied", description) }
+            }
+            Refused::Unavailable { description, retry_after_s } => Self {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                retry_after: Some(retry_after_s),
+                ..Self::new("temporarily_unavailable", description)
+            },
+            Refused::Failed { description } => {
+                Self { status: StatusCode::BAD_GATEWAY, ..Self::new("server_error", description) }
+            }
+        }
+    }
+}
+
+impl IntoResponse for OAuthError {
+    fn into_response(self) -> Response {
+        let (status, retry_after) = (self.status, self.retry_after);
+        let mut response = (status, Json(self)).into_response();
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// An error for people and their tools (RFC 9457).
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// The HTTP status again.
+    pub status: u16,
+    /// The status in words.
+    pub title: String,
+    /// What is the case and what to do.
+    pub detail: String,
+    /// Every fault of a document, with its line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<DocumentFault>,
+}
+
+/// One fault of a document.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct DocumentFault {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl Problem {
+    /// A problem with a status and a sentence.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            status: status.as_u16(),
+            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            detail: detail.into(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// There is no such thing, or not for this caller.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// The request's values are at fault.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// Cortex is at fault; what it was is in its log.
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Cortex failed; its log says how. Nothing was released.")
+    }
+
+    /// A document that is not accepted; nothing was changed.
+    pub fn document(problems: Vec<cortex_core::policy::Problem>) -> Self {
+        let fault = |p: cortex_core::policy::Problem| DocumentFault {
+            line: p.line,
+            column: p.column,
+            message: p.message,
+            remedy: p.remedy,
+        };
+        Self {
+            problems: problems.into_iter().map(fault).collect(),
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "the document was not accepted; nothing was changed")
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the database failed a request");
+        match error {
+            StoreError::Database(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the database cannot be reached at the moment; nothing was changed, try again",
+            ),
+            _ => Self::internal(),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+impl From<GrantError> for Problem {
+    fn from(error: GrantError) -> Self {
+        let status = match &error {
+            GrantError::NotFound => StatusCode::NOT_FOUND,
+            GrantError::Decided(_) | GrantError::AlreadyYours => StatusCode::CONFLICT,
+            GrantError::NotAllowed(_) => StatusCode::FORBIDDEN,
+            GrantError::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            GrantError::Store(_) => {
+                let GrantError::Store(error) = error else { return Self::internal() };
+                return error.into();
+            }
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
+        let kind = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"cortex\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}

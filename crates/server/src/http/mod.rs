@@ -1,0 +1,203 @@
+//! HTTP: each file owns the routes of one kind of user, and what they answer.
+
+mod auth;
+mod aws;
+mod body;
+mod credentials;
+mod docs;
+mod error;
+mod grants;
+mod guardrails;
+mod issuances;
+mod operations;
+mod policies;
+mod token;
+mod well_known;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use cortex_core::RecordId;
+use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use self::auth::BearerScheme;
+use crate::broker::Broker;
+use crate::config::ServerConfig;
+
+pub use error::{OAuthError, Problem};
+pub use operations::recorder;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What every handler has at hand.
+#[derive(Clone)]
+pub struct App {
+    /// The replica's parts.
+    pub broker: Arc<Broker>,
+    /// Cortex's own URL.
+    pub issuer_url: String,
+    /// Proxies whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Exchanges under way: they go on when their caller is gone.
+    pub mints: TaskTracker,
+    /// Cancelled when the replica stops.
+    pub stopping: CancellationToken,
+}
+
+/// The address at the other end of the connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+/// Who calls, as far as the network knows, and the request's id.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// The caller's address.
+    pub source: Option<IpAddr>,
+    /// The request's id, made here; what a client sends is not believed.
+    pub request_id: String,
+}
+
+impl FromRequestParts<App> for Client {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
+        let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.to_canonical());
+        let source = peer.map(|peer| forwarded_for(parts, peer, &app.trusted_proxies));
+        let request_id = parts.extensions.get::<RequestId>().map_or_else(String::new, |id| id.0.clone());
+        Ok(Self { source, request_id })
+    }
+}
+
+/// The address that a chain of trusted proxies vouches for: from the right, the first that is none of them.
+fn forwarded_for(parts: &Parts, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+    if !is_trusted(&peer) {
+        return peer;
+    }
+    let values = parts.headers.get_all("x-forwarded-for");
+    let listed: Vec<&str> = values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).collect();
+    for text in listed.iter().rev() {
+        match text.trim().parse::<IpAddr>().map(|address| address.to_canonical()) {
+            Ok(address) if is_trusted(&address) => {}
+            Ok(address) => return address,
+            Err(_) => return peer,
+        }
+    }
+    peer
+}
+
+#[derive(Debug, Clone)]
+struct RequestId(String);
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Cortex",
+        description = "A short-lived credential broker for Apache Airflow: a run's identity in, scoped \
+                       credentials out, every issuance on record."
+    ),
+    tags(
+        (name = "runs", description = "What tasks and their client libraries call."),
+        (name = "policies", description = "What admins write, and who may read."),
+        (name = "grants", description = "Approvals by people."),
+        (name = "record", description = "What auditors ask."),
+        (name = "issuer", description = "Cortex as an OIDC issuer, for the clouds."),
+        (name = "operations", description = "What operators watch.")
+    ),
+    modifiers(&BearerScheme)
+)]
+struct ApiDoc;
+
+/// The OpenAPI description, derived from the handlers.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().split_for_parts().1
+}
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(ApiDoc::openapi())
+        .routes(routes!(token::token))
+        .routes(routes!(credentials::credentials))
+        .routes(routes!(aws::container_credentials))
+        .routes(routes!(policies::list, policies::apply))
+        .routes(routes!(policies::show, policies::retire))
+        .routes(routes!(policies::history))
+        .routes(routes!(policies::diff))
+        .routes(routes!(policies::explain))
+        .routes(routes!(policies::dry_run))
+        .routes(routes!(guardrails::list, guardrails::apply))
+        .routes(routes!(guardrails::show, guardrails::retire))
+        .routes(routes!(grants::list))
+        .routes(routes!(grants::show))
+        .routes(routes!(grants::approve))
+        .routes(routes!(grants::deny))
+        .routes(routes!(issuances::list))
+        .routes(routes!(issuances::show))
+        .routes(routes!(well_known::openid_configuration))
+        .routes(routes!(well_known::authorization_server))
+        .routes(routes!(well_known::jwks))
+        .routes(routes!(operations::healthz))
+        .routes(routes!(operations::readyz))
+        .routes(routes!(operations::metrics))
+}
+
+/// Every route, with the limits that hold for all of them.
+pub fn router(app: App, config: &ServerConfig) -> Router {
+    let (router, api) = routes().split_for_parts();
+    let api = Arc::new(api);
+    let page = Arc::clone(&api);
+    router
+        .route("/openapi.json", axum::routing::get(move || async move { axum::Json((*api).clone()) }))
+        .route("/docs", axum::routing::get(move || async move { docs::page(&page) }))
+        .fallback(|| async { Problem::not_found("there is nothing at this path") })
+        .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method") })
+        .layer(DefaultBodyLimit::max(config.max_body_bytes))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Duration::from_secs(config.request_timeout_s),
+        ))
+        .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
+        .layer(middleware::from_fn_with_state(app.clone(), every_request))
+        .with_state(app)
+}
+
+/// What holds for every request: an id, no encoded bodies, no caching, a line in the log, a measurement.
+async fn every_request(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let started = tokio::time::Instant::now();
+    let id = RecordId::new(app.broker.clock.now(), app.broker.random.id_bits()).to_string();
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let method = request.method().clone();
+    let route = request.extensions().get::<axum::extract::MatchedPath>().map_or_else(
+        || "unmatched".to_owned(),
+        |path| path.as_str().to_owned(),
+    );
+    let encoded = request.headers().get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity");
+    let mut response = if encoded {
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body without a content encoding").into_response()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    let status = response.status().as_u16();
+    metrics::histogram!("cortex_http_request_seconds", "route" => route.clone(), "status" => status.to_string())
+        .record(started.elapsed().as_secs_f64());
+    tracing::debug!(%method, route, status, request_id = id, "request");
+    response
+}

@@ -1,0 +1,85 @@
+//! What operators watch.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use serde::Serialize;
+
+use super::App;
+
+/// How long the readiness check waits for the database.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+/// Alive: the process answers.
+#[utoipa::path(
+    get, path = "/healthz", tag = "operations",
+    responses((status = 200, description = "Alive.", body = String, content_type = "text/plain"))
+)]
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether this replica can issue.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Readiness {
+    /// Whether it can.
+    ready: bool,
+    /// What stands in the way.
+    problems: Vec<String>,
+    /// How many policies are in force.
+    policies: usize,
+}
+
+/// Ready: the record can be written and the guardrails read; not while stopping.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operations",
+    responses(
+        (status = 200, description = "Ready.", body = Readiness),
+        (status = 503, description = "Not ready.", body = Readiness),
+    )
+)]
+pub(super) async fn readyz(State(app): State<App>) -> impl IntoResponse {
+    let broker = &app.broker;
+    let catalogue = broker.library.catalogue();
+    let mut problems = Vec::new();
+    if app.stopping.is_cancelled() {
+        problems.push("this replica is stopping".to_owned());
+    }
+    let ping = sqlx::query("SELECT 1").execute(&broker.pool);
+    if !matches!(tokio::time::timeout(PATIENCE, ping).await, Ok(Ok(_))) {
+        problems.push("the database does not answer".to_owned());
+    }
+    if catalogue.guardrails().is_none() {
+        problems.push("the guardrails cannot be read".to_owned());
+    }
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready: problems.is_empty(), problems, policies: catalogue.len() }))
+}
+
+/// Measurements, in the Prometheus text format.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operations",
+    responses((status = 200, description = "The measurements.", body = String, content_type = "text/plain"))
+)]
+pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    for status in app.broker.identity.status() {
+        let labels = [("issuer", status.issuer.to_string())];
+        let keys = u32::try_from(status.keys.keys).unwrap_or(u32::MAX);
+        metrics::gauge!("cortex_jwks_keys", &labels).set(f64::from(keys));
+    }
+    let policies = u32::try_from(app.broker.library.catalogue().len()).unwrap_or(u32::MAX);
+    metrics::gauge!("cortex_policies").set(f64::from(policies));
+    let text = recorder().map_or_else(String::new, PrometheusHandle::render);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+/// The process's recorder; the first caller installs it. None where another library has installed its own.
+pub fn recorder() -> Option<&'static PrometheusHandle> {
+    static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    RECORDER.get_or_init(|| PrometheusBuilder::new().install_recorder().ok()).as_ref()
+}

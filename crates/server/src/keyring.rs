@@ -1,0 +1,240 @@
+//! Cortex's signing keys: made on first start, sealed at rest, rotated with overlap.
+//!
+//! A new key is published before it signs, for as long as a verifier may cache the key set, and an old one
+//! stays published until what it signed has expired; so a verifier that caches never meets an unknown key.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cortex_core::jwt::{KeyError, SigningKey, TokenIssuer};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use sqlx::{PgConnection, PgPool};
+use zeroize::Zeroizing;
+
+use crate::config::KeysConfig;
+use crate::random::Random;
+use crate::store::keys::{self, KeyRow};
+use crate::store::{Stamp, StoreError};
+
+/// Why the keys cannot be used; each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// The file with the encryption key cannot be read or made.
+    #[error("keys.encryption_key_file {path}: {why}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// A stored key does not open.
+    #[error(
+        "signing key {0} was sealed under another encryption key: give the file that this database was set up \
+         with, or make new keys with `cortex keys rotate --now` after retiring the old ones"
+    )]
+    WrongKey(String),
+    /// No key may sign yet.
+    #[error("no signing key is active: run `cortex keys rotate --now`")]
+    NoneActive,
+    /// The cryptographic library failed.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A certificate could not be made.
+    #[error("making a certificate failed: {0}")]
+    Certificate(String),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The key that signing keys are sealed under: AES-256-GCM.
+pub struct SealingKey(RandomizedNonceKey);
+
+impl SealingKey {
+    /// Reads the file, or makes it where it is missing and `may_create`.
+    pub fn load(path: &Path, may_create: bool, random: &dyn Random) -> Result<Self, KeyringError> {
+        let file = |why: String| KeyringError::File { path: path.display().to_string(), why };
+        let hex = match std::fs::read_to_string(path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && may_create => create(path, random).map_err(|e| file(format!("cannot be made: {e}")))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(file("is missing, and the database holds keys that were sealed under it: put it back from its backup".into()));
+            }
+            Err(e) => return Err(file(format!("cannot be read: {e}"))),
+        };
+        let mut bytes = Zeroizing::new([0_u8; 32]);
+        hex::decode_to_slice(hex.trim(), bytes.as_mut_slice())
+            .map_err(|_| file("does not hold 64 hexadecimal digits".into()))?;
+        let key = RandomizedNonceKey::new(&AES_256_GCM, bytes.as_slice()).map_err(|_| KeyError::Crypto)?;
+        Ok(Self(key))
+    }
+
+    fn seal(&self, kid: &str, plain: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let mut sealed = plain.to_vec();
+        let nonce = self
+            .0
+            .seal_in_place_append_tag(Aad::from(kid.as_bytes()), &mut sealed)
+            .map_err(|_| KeyError::Crypto)?;
+        sealed.extend_from_slice(nonce.as_ref());
+        Ok(sealed)
+    }
+
+    fn open(&self, kid: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (body, nonce) = sealed.split_at_checked(sealed.len().checked_sub(12)?)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut body = Zeroizing::new(body.to_vec());
+        let length = self.0.open_in_place(nonce, Aad::from(kid.as_bytes()), &mut body).ok()?.len();
+        body.truncate(length);
+        Some(body)
+    }
+}
+
+fn create(path: &Path, random: &dyn Random) -> std::io::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    random.fill(bytes.as_mut_slice());
+    let hex = Zeroizing::new(hex::encode(bytes.as_slice()));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(hex.as_bytes())?;
+    file.sync_all()?;
+    tracing::warn!(path = %path.display(), "made the key that signing keys are encrypted under: back it up");
+    Ok(hex)
+}
+
+/// The keys of a running replica.
+pub struct Keyring {
+    issuer: Arc<TokenIssuer>,
+    jwks: Arc<ArcSwap<Value>>,
+    sealing: SealingKey,
+    stamp: Stamp,
+}
+
+impl Keyring {
+    /// Opens the keys, making the first one where there is none. `url` is Cortex's `iss`.
+    pub async fn open(pool: &PgPool, config: &KeysConfig, url: String, stamp: Stamp) -> Result<Self, KeyringError> {
+        let mut connection = pool.acquire().await.map_err(StoreError::from)?;
+        let sealing = sealing_key(&mut connection, config, &stamp).await?;
+        if keys::published(&mut *connection).await?.is_empty() {
+            make(&mut connection, &sealing, stamp.clock.now(), true, "system", &stamp).await?;
+        }
+        let rows = keys::published(&mut *connection).await?;
+        let key = current(&rows, stamp.clock.now()).ok_or(KeyringError::NoneActive)?;
+        let issuer = Arc::new(TokenIssuer::new(url, Arc::new(unseal(&sealing, key)?)));
+        Ok(Self { issuer, jwks: Arc::new(ArcSwap::from_pointee(jwks(&rows))), sealing, stamp })
+    }
+
+    /// Cortex as an issuer.
+    pub fn issuer(&self) -> &Arc<TokenIssuer> {
+        &self.issuer
+    }
+
+    /// The published key set (RFC 7517).
+    pub fn jwks(&self) -> Arc<Value> {
+        self.jwks.load_full()
+    }
+
+    /// The published key set, as it will be whenever it is read.
+    pub fn published(&self) -> Arc<ArcSwap<Value>> {
+        Arc::clone(&self.jwks)
+    }
+
+    /// Takes over what changed: new keys, retired ones, and a key whose time to sign has come.
+    pub async fn refresh(&self, pool: &PgPool) -> Result<(), KeyringError> {
+        let rows = keys::published(pool).await?;
+        let key = current(&rows, self.stamp.clock.now()).ok_or(KeyringError::NoneActive)?;
+        if key.kid != self.issuer.key().kid() {
+            self.issuer.rotate(Arc::new(unseal(&self.sealing, key)?));
+            tracing::info!(kid = key.kid, "signing with another key from now on");
+        }
+        let set = jwks(&rows);
+        if **self.jwks.load() != set {
+            self.jwks.store(Arc::new(set));
+        }
+        Ok(())
+    }
+}
+
+/// Makes a key that signs from `config.publish_ahead_s` on, or at once; answers it.
+pub async fn rotate(
+    connection: &mut PgConnection,
+    config: &KeysConfig,
+    now: bool,
+    by: &str,
+    stamp: &Stamp,
+) -> Result<KeyRow, KeyringError> {
+    let sealing = sealing_key(connection, config, stamp).await?;
+    let ahead = if now { SignedDuration::ZERO } else { SignedDuration::from_secs(config.publish_ahead_s) };
+    let active_from = stamp.clock.now().saturating_add(ahead).unwrap_or(Timestamp::MAX);
+    make(connection, &sealing, active_from, false, by, stamp).await
+}
+
+/// The keys that have signed their last token so long ago that nobody needs them any more.
+pub fn retirable(rows: &[KeyRow], config: &KeysConfig, now: Timestamp) -> Vec<KeyRow> {
+    let Some(current) = current(rows, now) else { return Vec::new() };
+    let since = current.active_from.saturating_add(SignedDuration::from_secs(config.retire_after_s));
+    if since.is_ok_and(|since| since > now) {
+        return Vec::new();
+    }
+    rows.iter().filter(|row| row.active_from < current.active_from).cloned().collect()
+}
+
+/// The key that signs at `now`: the newest whose time has come.
+pub fn current(rows: &[KeyRow], now: Timestamp) -> Option<&KeyRow> {
+    rows.iter().filter(|row| row.retired_at.is_none() && row.active_from <= now).max_by_key(|row| row.active_from)
+}
+
+async fn sealing_key(connection: &mut PgConnection, config: &KeysConfig, stamp: &Stamp) -> Result<SealingKey, KeyringError> {
+    let none = keys::all(connection).await?.is_empty();
+    SealingKey::load(&config.encryption_key_file, none, &*stamp.random)
+}
+
+async fn make(
+    connection: &mut PgConnection,
+    sealing: &SealingKey,
+    active_from: Timestamp,
+    only_first: bool,
+    by: &str,
+    stamp: &Stamp,
+) -> Result<KeyRow, KeyringError> {
+    let key = SigningKey::generate()?;
+    let der = key.to_pkcs8()?;
+    let row = KeyRow {
+        kid: key.kid().to_owned(),
+        sealed: sealing.seal(key.kid(), &der)?,
+        jwk: public_jwk(&key, &der)?,
+        created_at: stamp.clock.now(),
+        active_from,
+        retired_at: None,
+    };
+    keys::add(connection, &row, only_first, by, stamp).await?;
+    Ok(row)
+}
+
+fn unseal(sealing: &SealingKey, row: &KeyRow) -> Result<SigningKey, KeyringError> {
+    let der = sealing.open(&row.kid, &row.sealed).ok_or_else(|| KeyringError::WrongKey(row.kid.clone()))?;
+    Ok(SigningKey::from_pkcs8(&der)?)
+}
+
+/// The public half as a JWK, with a self-signed certificate for verifiers that read only `x5c`.
+fn public_jwk(key: &SigningKey, der: &[u8]) -> Result<Value, KeyringError> {
+    let failed = |e: rcgen::Error| KeyringError::Certificate(e.to_string());
+    let der = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der.into(), &rcgen::PKCS_RSA_SHA256).map_err(failed)?;
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, "cortex");
+    let certificate = parameters.self_signed(&der).map_err(failed)?;
+    let (n, e) = key.public_components();
+    Ok(json!({
+        "kty": "RSA", "use": "sig", "alg": "RS256", "kid": key.kid(), "n": n, "e": e,
+        "x5c": [STANDARD.encode(certificate.der())],
+    }))
+}
+
+fn jwks(rows: &[KeyRow]) -> Value {
+    json!({ "keys": rows.iter().map(|row| &row.jwk).collect::<Vec<_>>() })
+}

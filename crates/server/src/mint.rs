@@ -1,0 +1,217 @@
+//! Minting and release: the only place where a provider is called and where a secret is opened.
+//!
+//! The order is the product: the intent is durable before a cloud is called, the outcome is durable before the
+//! first secret byte leaves. [`Ticket`] and [`Committed`] make the compiler hold to it.
+
+use std::sync::Arc;
+
+use cortex_core::record::{GrantUse, Opening, Outcome};
+use cortex_core::{DecisionId, Minted};
+use cortex_providers::{Mint, MintError, Remote};
+use futures_util::future::join_all;
+
+use crate::broker::Broker;
+use crate::denial::{self, Refused};
+use crate::exchange::{Context, Item, Planned};
+use crate::leases::{AskKey, LiveLease, new_handle};
+use crate::store::{Admission, Committed, OpenIntent, RecordError, Ticket};
+
+/// What identifies one credential on its way.
+struct Tag {
+    provider: String,
+    decision_id: DecisionId,
+    ask: AskKey,
+}
+
+/// Spends a single-use token where nothing new is minted.
+pub(crate) async fn spend(broker: &Broker, context: &Context) -> Result<(), Refused> {
+    match context.verified.replay() {
+        None => Ok(()),
+        Some(replay) => match broker.recorder.spend(replay).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(denial::of_record(broker, context, error).await),
+        },
+    }
+}
+
+/// Mints what was planned: one commit for all intents and own signatures, then the clouds side by side.
+pub(crate) async fn issue(
+    broker: &Broker,
+    context: &Context,
+    grant: Option<GrantUse>,
+    planned: Vec<Planned>,
+) -> Result<Vec<Item>, Refused> {
+    let mut admission = Admission {
+        replay: context.verified.replay(),
+        grant: grant.as_ref().map(|grant| grant.id),
+        ..Admission::default()
+    };
+    let mut own = Vec::new();
+    let mut clouds = Vec::new();
+    let mut items = Vec::new();
+    for one in planned {
+        let tag = Tag { provider: one.provider.clone(), decision_id: one.decision_id, ask: context.ask_key(&one) };
+        let opening = opening(context, &one, grant.clone());
+        match one.plan.mint {
+            // Signing has no effect outside: what is signed stays sealed until its record is committed.
+            Mint::Local(mint) => match mint.mint() {
+                Ok(minted) => {
+                    admission.issued.push((opening, minted.lease.clone()));
+                    own.push((tag, minted));
+                }
+                Err(error) => items.push(failed(tag, &error)),
+            },
+            Mint::Remote(remote) => {
+                admission.intents.push(opening);
+                clouds.push((tag, remote));
+            }
+        }
+    }
+    let admitted = match broker.recorder.admit(admission).await {
+        Ok(admitted) => admitted,
+        Err(error) => return Err(denial::of_record(broker, context, error).await),
+    };
+    for ((tag, minted), committed) in own.into_iter().zip(admitted.committed) {
+        items.push(release(broker, context, tag, minted, &committed));
+    }
+    let calls = clouds.into_iter().zip(admitted.tickets);
+    let calls = calls.map(|((tag, remote), ticket)| mint_remote(broker, context, tag, remote, ticket));
+    let signed_some = !items.is_empty();
+    let answers = join_all(calls).await;
+    if !signed_some && answers.iter().all(|(_, effect)| *effect == Effect::None) {
+        give_token_back(broker, context).await;
+    }
+    items.extend(answers.into_iter().map(|(item, _)| item));
+    Ok(items)
+}
+
+/// Whether a cloud may have made a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    None,
+    Possible,
+}
+
+fn effect(result: &Result<Minted<Committed>, MintError>) -> Effect {
+    match result {
+        Err(MintError::Refused { .. } | MintError::Unavailable { .. }) => Effect::None,
+        Ok(_) | Err(MintError::Indeterminate { .. } | MintError::Mismatch { .. }) => Effect::Possible,
+    }
+}
+
+async fn mint_remote(
+    broker: &Broker,
+    context: &Context,
+    tag: Tag,
+    remote: Remote<Committed>,
+    ticket: Ticket,
+) -> (Item, Effect) {
+    let (ticket, open) = ticket.redeem();
+    let result = remote.mint(ticket).await;
+    let effect = effect(&result);
+    let outcome = outcome(&result, &open, context.request.gone.is_cancelled());
+    metrics::counter!("cortex_issuances_total", "provider" => tag.provider.clone(), "outcome" => outcome.name())
+        .increment(1);
+    let committed = match broker.recorder.finish(open, outcome).await {
+        Ok(committed) => committed,
+        Err(error) => {
+            // The secret is dropped here, unopened: what cannot be recorded does not leave.
+            tracing::error!(%error, provider = tag.provider, "an outcome could not be recorded; withheld");
+            return (Item::Refused { provider: tag.provider, refused: withheld(&error) }, effect);
+        }
+    };
+    let item = match result {
+        Ok(minted) => release(broker, context, tag, minted, &committed),
+        Err(error) => failed(tag, &error),
+    };
+    (item, effect)
+}
+
+fn withheld(error: &RecordError) -> Refused {
+    match error {
+        RecordError::Superseded => denial::unavailable("the answer came too late and was withheld; ask again"),
+        _ => denial::unavailable("the outcome could not be recorded, so the credential was withheld"),
+    }
+}
+
+fn outcome(result: &Result<Minted<Committed>, MintError>, open: &OpenIntent, gone: bool) -> Outcome {
+    let failed = |code: &str, message: &String, withheld_until| Outcome::Failed {
+        code: code.to_owned(),
+        message: message.clone(),
+        withheld_until,
+    };
+    match result {
+        Ok(minted) => Outcome::Issued { lease: minted.lease.clone(), undelivered: gone },
+        Err(MintError::Refused { code, message, .. }) => failed(code, message, None),
+        Err(MintError::Unavailable { message, .. }) => failed("unavailable", message, None),
+        Err(MintError::Mismatch { message, expires_at }) => {
+            failed("mismatch", message, Some(expires_at.unwrap_or(open.worst_case_expiry())))
+        }
+        Err(MintError::Indeterminate { message }) => Outcome::Indeterminate {
+            message: message.clone(),
+            worst_case_expiry: open.worst_case_expiry(),
+        },
+    }
+}
+
+/// Opens the secret, with the proof that its record is committed in hand, and remembers it while it lives.
+fn release(
+    broker: &Broker,
+    context: &Context,
+    tag: Tag,
+    minted: Minted<Committed>,
+    committed: &Committed,
+) -> Item {
+    let Minted { secret, lease, details } = minted;
+    if committed.issuance_id() != lease.issuance_id {
+        tracing::error!(issuance = %lease.issuance_id, "a record and a credential do not belong together");
+        let description = "the credential does not belong to its record".to_owned();
+        return Item::Refused { provider: tag.provider, refused: Refused::Failed { description } };
+    }
+    let ttl = lease.expires_at.duration_since(context.now);
+    let lease = Arc::new(LiveLease {
+        principal: context.principal().clone(),
+        policy: context.policy.name().clone(),
+        policy_digest: context.policy.digest(),
+        provider: tag.provider,
+        lease,
+        body: secret.open(committed),
+        details,
+        handle: new_handle(&*broker.random),
+        ttl,
+    });
+    broker.leases.remember(tag.ask, &lease, context.now);
+    Item::Issued(lease)
+}
+
+fn failed(tag: Tag, error: &MintError) -> Item {
+    Item::Refused { provider: tag.provider, refused: denial::of_mint(error, tag.decision_id) }
+}
+
+fn opening(context: &Context, planned: &Planned, grant: Option<GrantUse>) -> Opening {
+    Opening {
+        issuance_id: planned.issuance_id,
+        decision_id: planned.decision_id,
+        principal: context.principal().clone(),
+        subject: context.subject.clone(),
+        caller: context.caller(),
+        policy: context.policy.name().clone(),
+        policy_digest: context.policy.digest(),
+        guardrails_digest: context.catalogue.guardrails_digest(),
+        rules: planned.rules.clone(),
+        grant,
+        provider: planned.provider.clone(),
+        scope: planned.plan.scope.clone(),
+        ttl_seconds: planned.plan.ttl.as_secs(),
+        worst_case_expiry: planned.plan.worst_case_expiry,
+        reason: context.request.reason.clone(),
+    }
+}
+
+/// A single-use token that no cloud minted anything for may be tried again.
+async fn give_token_back(broker: &Broker, context: &Context) {
+    let Some(replay) = context.verified.replay() else { return };
+    if let Err(error) = broker.recorder.unspend(replay).await {
+        tracing::warn!(%error, "a token stays spent though nothing was minted with it");
+    }
+}

@@ -1,0 +1,137 @@
+//! Putting a replica together, and taking it down without losing anything.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cortex_core::Clock;
+use cortex_identity::{Identity, OwnIssuer, SetupError};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::Broker;
+use crate::config::Config;
+use crate::http::{self, App};
+use crate::keyring::{Keyring, KeyringError};
+use crate::leases::Leases;
+use crate::library::Library;
+use crate::noise::Noise;
+use crate::random::Random;
+use crate::store::{self, Author, Recorder, RecorderOptions, Stamp, StoreError};
+use crate::{serve, supervisor};
+
+/// What a replica takes from the world.
+pub struct Environment {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+}
+
+/// Why a replica does not start; each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Cortex's own keys.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The issuers.
+    #[error(transparent)]
+    Identity(#[from] SetupError),
+    /// The socket.
+    #[error("listening: {0}")]
+    Listen(#[from] std::io::Error),
+}
+
+/// A replica that serves.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it signs under.
+    pub issuer_url: String,
+    /// Its parts.
+    pub broker: Arc<Broker>,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Running {
+    /// Not ready, drained, everything terminal: returns when the last request and mint are done, or the time
+    /// for it is over.
+    pub async fn shut_down(self) {
+        self.stop.cancel();
+        // A panic in the accept loop has been logged; there is nothing left to wait for.
+        let _ = self.serving.await;
+    }
+}
+
+/// Starts a replica on `listener`. The schema has to be there already (see [`store::migrate`]).
+pub async fn start(config: Config, listener: TcpListener, environment: Environment) -> Result<Running, StartError> {
+    let address = listener.local_addr()?;
+    let issuer_url = config.issuer_url(address);
+    let broker = Arc::new(build(&config, &issuer_url, environment).await?);
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let poll = Duration::from_millis(config.database.poll_ms.max(50));
+    supervisor::start(&broker, poll, &tasks, &stop);
+    let app = App {
+        broker: Arc::clone(&broker),
+        issuer_url: issuer_url.clone(),
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        mints: TaskTracker::new(),
+        stopping: stop.clone(),
+    };
+    let router = http::router(app.clone(), &config.server);
+    let serving = tokio::spawn(serve::run(listener, router, app, config.server, stop.clone(), tasks));
+    Ok(Running { address, issuer_url, broker, stop, serving })
+}
+
+async fn build(config: &Config, issuer_url: &str, environment: Environment) -> Result<Broker, StartError> {
+    let Environment { clock, random } = environment;
+    let pool = store::connect(&config.database).await?;
+    let replica = config.server.replica.clone().unwrap_or_else(host_name);
+    let author = Author { replica, build: env!("CARGO_PKG_VERSION").to_owned() };
+    let stamp = Stamp { author, clock: Arc::clone(&clock), random: Arc::clone(&random) };
+    let keyring = Keyring::open(&pool, &config.keys, issuer_url.to_owned(), stamp.clone()).await?;
+    let identity = Identity::new(
+        &config.issuers,
+        own_issuer(issuer_url, &keyring),
+        Arc::clone(&clock),
+        reqwest::Client::builder(),
+    )?;
+    let options = RecorderOptions {
+        max_batch: config.database.max_batch,
+        commit_timeout: Duration::from_millis(config.database.commit_timeout_ms),
+    };
+    Ok(Broker {
+        identity,
+        library: Library::open(&pool).await?,
+        recorder: Recorder::start(pool.clone(), stamp, options),
+        leases: Leases::new(&config.leases),
+        providers: cortex_providers::registry(&config.providers, keyring.issuer()),
+        keyring,
+        pool,
+        clock,
+        random,
+        grants: config.grants.clone(),
+        roles: config.roles.clone(),
+        noise: Noise::default(),
+    })
+}
+
+fn own_issuer(issuer_url: &str, keyring: &Keyring) -> Option<OwnIssuer> {
+    let name = "cortex".parse().ok()?;
+    let jwks = keyring.published();
+    let jwks = move || jwks.load().to_string().into_bytes();
+    Some(OwnIssuer { name, iss: issuer_url.to_owned(), jwks: Box::new(jwks) })
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "cortex".to_owned() } else { name.to_owned() }
+}

@@ -1,0 +1,114 @@
+//! All SQL. Free functions over a connection where one statement does, and [`Recorder`] where writes of many
+//! requests share a commit.
+
+pub mod documents;
+pub mod grants;
+pub mod issuances;
+pub mod keys;
+mod recorder;
+mod row;
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, PgPool};
+
+use crate::config::DatabaseConfig;
+
+pub use recorder::{Admission, Admitted, Committed, OpenIntent, RecordError, Recorder, RecorderOptions, Ticket};
+pub use row::{Author, Stamp};
+
+/// The migrations, embedded.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+
+/// The channel on which a change of policies or keys is announced.
+pub const CHANGES: &str = "cortex_changes";
+
+/// Why the database cannot be used; each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No database is configured.
+    #[error("no database: set DATABASE_URL or database.url, or run `cortex dev` for a private one")]
+    NoDatabase,
+    /// The URL cannot be read.
+    #[error("database.url cannot be read: {0}")]
+    BadUrl(String),
+    /// The schema is newer than this binary.
+    #[error(
+        "the database's schema (migration {0}) is newer than this cortex: run the newer version, or restore \
+         the backup from before the upgrade; nothing was changed"
+    )]
+    Newer(i64),
+    /// A migration was changed after it was applied.
+    #[error("the database's migration {0} is not the one that this cortex carries; nothing was changed")]
+    Changed(i64),
+    /// A migration failed.
+    #[error("migrating failed and was rolled back: {0}")]
+    Migrate(MigrateError),
+    /// The server's role may change the record.
+    #[error(
+        "the database role {0:?} may change or delete rows of the record: grant it only what the migrations \
+         grant to cortex_server, or set database.role to cortex_server"
+    )]
+    RoleTooStrong(String),
+    /// Postgres failed or is away.
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A row does not read as what it should be.
+    #[error("the database holds what this cortex cannot read: {0}")]
+    Corrupt(String),
+}
+
+fn options(config: &DatabaseConfig) -> Result<PgConnectOptions, StoreError> {
+    let url = config.url.as_deref().ok_or(StoreError::NoDatabase)?;
+    let options = PgConnectOptions::from_str(url).map_err(|e| StoreError::BadUrl(e.to_string()))?;
+    Ok(options.application_name("cortex"))
+}
+
+/// Brings the schema up to this binary's, under a lock, as the URL's own role.
+pub async fn migrate(config: &DatabaseConfig) -> Result<(), StoreError> {
+    let mut connection = PgConnection::connect_with(&options(config)?).await?;
+    let done = MIGRATIONS.run(&mut connection).await;
+    connection.close().await?;
+    done.map_err(|error| match error {
+        MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
+            StoreError::Newer(version)
+        }
+        MigrateError::VersionMismatch(version) => StoreError::Changed(version),
+        other => StoreError::Migrate(other),
+    })
+}
+
+/// Opens the server's pool, in the role that can only append, and checks that it is no stronger.
+pub async fn connect(config: &DatabaseConfig) -> Result<PgPool, StoreError> {
+    let options = options(config)?.options([("role", config.role.as_str())]);
+    let pool = PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms.max(50)))
+        .connect_with(options)
+        .await?;
+    let strong: bool = sqlx::query_scalar(
+        "SELECT has_table_privilege('record', 'UPDATE') OR has_table_privilege('record', 'DELETE')
+             OR has_table_privilege('record', 'TRUNCATE')",
+    )
+    .fetch_one(&pool)
+    .await?;
+    if strong { Err(StoreError::RoleTooStrong(config.role.clone())) } else { Ok(pool) }
+}
+
+/// Microseconds since 1970, the resolution of `timestamptz`.
+pub(crate) fn micros(at: Timestamp) -> i64 {
+    at.as_microsecond()
+}
+
+pub(crate) fn timestamp(micros: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_microsecond(micros).map_err(|e| StoreError::Corrupt(e.to_string()))
+}
+
+/// Wakes every replica that listens: something in `what` changed.
+pub(crate) async fn announce(connection: &mut PgConnection, what: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_notify($1, $2)").bind(CHANGES).bind(what).execute(connection).await.map(drop)
+}

@@ -1,0 +1,215 @@
+//! A record as a row: the canonical bytes, and the projections that queries need.
+
+use std::sync::Arc;
+
+use cortex_core::record::{Entry, LeafError, Opening, Outcome, What};
+use cortex_core::{Clock, Principal, RecordId};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::micros;
+use crate::random::Random;
+
+/// Who writes: stamped on every record.
+#[derive(Debug, Clone)]
+pub struct Author {
+    /// The replica's name.
+    pub replica: String,
+    /// Cortex's version.
+    pub build: String,
+}
+
+/// Makes records: author, clock and randomness together.
+#[derive(Clone)]
+pub struct Stamp {
+    /// Who writes.
+    pub author: Author,
+    /// When.
+    pub clock: Arc<dyn Clock>,
+    /// The bits of ids that time does not fill.
+    pub random: Arc<dyn Random>,
+}
+
+impl Stamp {
+    /// Writes `what` down as of now; not stored yet.
+    pub fn entry(&self, what: What) -> Entry {
+        let at = self.clock.now();
+        Entry {
+            v: 1,
+            id: RecordId::new(at, self.random.id_bits()),
+            at,
+            replica: self.author.replica.clone(),
+            build: self.author.build.clone(),
+            what,
+        }
+    }
+
+    pub(super) fn row(&self, what: What) -> Result<Row, LeafError> {
+        Row::new(&self.entry(what))
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Row {
+    pub(super) id: Uuid,
+    at: i64,
+    kind: &'static str,
+    issuance_id: Option<Uuid>,
+    decision_id: Option<Uuid>,
+    principal: Option<String>,
+    issuer: Option<String>,
+    dag_id: Option<String>,
+    run_id: Option<String>,
+    task_id: Option<String>,
+    policy: Option<String>,
+    policy_digest: Option<Vec<u8>>,
+    provider: Option<String>,
+    outcome: Option<&'static str>,
+    reason: Option<String>,
+    grant_id: Option<Uuid>,
+    expires_at: Option<i64>,
+    leaf: Vec<u8>,
+}
+
+impl Row {
+    fn new(entry: &Entry) -> Result<Self, LeafError> {
+        let mut row = Self {
+            id: entry.id.uuid(),
+            at: micros(entry.at),
+            kind: entry.what.kind(),
+            leaf: entry.leaf()?,
+            ..Self::default()
+        };
+        row.project(&entry.what);
+        Ok(row)
+    }
+
+    fn project(&mut self, what: &What) {
+        match what {
+            What::Intent(opening) => {
+                self.opening(opening);
+                self.expires_at = Some(micros(opening.worst_case_expiry));
+            }
+            What::Issued { opening, lease } => {
+                self.opening(opening);
+                self.outcome = Some("issued");
+                self.expires_at = Some(micros(lease.expires_at));
+            }
+            What::Outcome { issuance_id, outcome } => {
+                self.issuance_id = Some(issuance_id.uuid());
+                self.outcome = Some(outcome.name());
+                self.outcome_details(outcome);
+            }
+            What::Denial(denial) => {
+                self.decision_id = Some(denial.decision_id.uuid());
+                self.principal = Some(denial.subject.clone());
+                if let Some(principal) = &denial.principal {
+                    self.run(principal);
+                }
+                self.policy.clone_from(&denial.policy);
+                self.policy_digest = denial.policy_digest.map(|digest| digest.as_bytes().to_vec());
+                self.provider.clone_from(&denial.provider);
+                self.reason = Some(denial.code.clone());
+            }
+            What::Denials { reason, .. } => self.reason = Some(reason.clone()),
+            What::PolicyApplied(change) | What::PolicyRetired(change) => {
+                self.policy = Some(change.name.clone());
+                self.policy_digest = change.digest.map(|digest| digest.as_bytes().to_vec());
+                self.principal = Some(change.by.clone());
+            }
+            What::GuardrailsApplied(change) => self.principal = Some(change.by.clone()),
+            What::GrantRequested { grant_id, principal, policy, policy_digest, .. } => {
+                self.grant_id = Some(grant_id.uuid());
+                self.who(principal);
+                self.policy = Some(policy.to_string());
+                self.policy_digest = Some(policy_digest.as_bytes().to_vec());
+            }
+            What::GrantDecided { grant_id, policy, by, .. } => {
+                self.grant_id = Some(grant_id.uuid());
+                self.who(by);
+                self.policy = Some(policy.to_string());
+            }
+            What::KeyCreated(change) | What::KeyRotated(change) | What::KeyRetired(change) => {
+                self.principal = Some(change.by.clone());
+            }
+        }
+    }
+
+    fn outcome_details(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Issued { lease, .. } => self.expires_at = Some(micros(lease.expires_at)),
+            Outcome::Failed { code, withheld_until, .. } => {
+                self.reason = Some(code.clone());
+                self.expires_at = withheld_until.map(micros);
+            }
+            Outcome::Indeterminate { worst_case_expiry, .. } => {
+                self.expires_at = Some(micros(*worst_case_expiry));
+            }
+        }
+    }
+
+    fn opening(&mut self, opening: &Opening) {
+        self.issuance_id = Some(opening.issuance_id.uuid());
+        self.principal = Some(opening.subject.clone());
+        self.run(&opening.principal);
+        self.policy = Some(opening.policy.to_string());
+        self.policy_digest = Some(opening.policy_digest.as_bytes().to_vec());
+        self.provider = Some(opening.provider.clone());
+        self.grant_id = opening.grant.as_ref().map(|grant| grant.id.uuid());
+    }
+
+    fn who(&mut self, principal: &Principal) {
+        self.principal = Some(principal.subject());
+        self.run(principal);
+    }
+
+    fn run(&mut self, principal: &Principal) {
+        self.issuer = Some(principal.issuer().to_string());
+        if let Some(run) = principal.as_run() {
+            self.dag_id = Some(run.dag_id.to_string());
+            self.run_id = Some(run.run_id.to_string());
+            self.task_id = Some(run.task_id.to_string());
+        }
+    }
+}
+
+/// Inserts rows in one statement. Answers the ids that were new: a row whose id, opening or outcome is there
+/// already is passed over.
+pub(super) async fn insert(connection: &mut PgConnection, rows: &[Row]) -> Result<Vec<Uuid>, sqlx::Error> {
+    fn column<'a, T>(rows: &'a [Row], of: impl Fn(&'a Row) -> T) -> Vec<T> {
+        rows.iter().map(of).collect()
+    }
+    sqlx::query_scalar(
+        "INSERT INTO record (id, at, kind, issuance_id, principal, issuer, dag_id, run_id, task_id, policy,
+                             policy_digest, provider, outcome, reason, grant_id, expires_at, leaf, decision_id)
+         SELECT id, timestamptz 'epoch' + at * interval '1 microsecond', kind, issuance_id, principal, issuer,
+                dag_id, run_id, task_id, policy, policy_digest, provider, outcome, reason, grant_id,
+                timestamptz 'epoch' + expires_at * interval '1 microsecond', leaf, decision_id
+         FROM unnest($1::uuid[], $2::int8[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[],
+                     $8::text[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::text[],
+                     $15::uuid[], $16::int8[], $17::bytea[], $18::uuid[])
+              AS t (id, at, kind, issuance_id, principal, issuer, dag_id, run_id, task_id, policy,
+                    policy_digest, provider, outcome, reason, grant_id, expires_at, leaf, decision_id)
+         ON CONFLICT DO NOTHING RETURNING id",
+    )
+    .bind(column(rows, |row| row.id))
+    .bind(column(rows, |row| row.at))
+    .bind(column(rows, |row| row.kind))
+    .bind(column(rows, |row| row.issuance_id))
+    .bind(column(rows, |row| row.principal.as_deref()))
+    .bind(column(rows, |row| row.issuer.as_deref()))
+    .bind(column(rows, |row| row.dag_id.as_deref()))
+    .bind(column(rows, |row| row.run_id.as_deref()))
+    .bind(column(rows, |row| row.task_id.as_deref()))
+    .bind(column(rows, |row| row.policy.as_deref()))
+    .bind(column(rows, |row| row.policy_digest.as_deref()))
+    .bind(column(rows, |row| row.provider.as_deref()))
+    .bind(column(rows, |row| row.outcome))
+    .bind(column(rows, |row| row.reason.as_deref()))
+    .bind(column(rows, |row| row.grant_id))
+    .bind(column(rows, |row| row.expires_at))
+    .bind(column(rows, |row| row.leaf.as_slice()))
+    .bind(column(rows, |row| row.decision_id))
+    .fetch_all(connection)
+    .await
+}
