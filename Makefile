@@ -11,6 +11,7 @@ counterparts := python3 tests/counterparts/setup.py --
 python := tests/counterparts .ci
 python_config := tests/counterparts/pyproject.toml
 fuzz_seconds ?= 60
+fuzz_tools := $(cache)/fuzz-tools/bin
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,12 +54,13 @@ bench: ## measure throughput and latency of a release build
 	@$(cargo) run --release --package cortex-tests --bin bench
 
 fuzz: ## fuzz each target for a while (fuzz_seconds=60)
-	@test -x "$(cache)/fuzz-tools/bin/cargo-fuzz" || { echo '== installing cargo-fuzz' && \
-		$(cargo) install cargo-fuzz --locked --root "$(cache)/fuzz-tools"; }
-	@for target in $$(PATH="$(cache)/fuzz-tools/bin:$$PATH" cargo +nightly fuzz list); do \
+	@test -x $(fuzz_tools)/cargo-fuzz || { echo '== installing cargo-fuzz'; \
+		cargo install cargo-fuzz --locked --root $(dir $(fuzz_tools)); }
+	@rustup run nightly rustc --version >/dev/null 2>&1 || rustup toolchain install nightly --profile minimal
+	@export PATH="$(fuzz_tools):$$PATH"; targets=$$(cargo +nightly fuzz list) || exit; \
+	for target in $$targets; do \
 		echo "== fuzzing $$target for $(fuzz_seconds) s"; \
-		PATH="$(cache)/fuzz-tools/bin:$$PATH" cargo +nightly fuzz run "$$target" -- \
-			-max_total_time=$(fuzz_seconds) -print_final_stats=1 || exit 1; \
+		cargo +nightly fuzz run "$$target" -- -max_total_time=$(fuzz_seconds) -print_final_stats=1 || exit; \
 	done
 
 fmt: ## format the Rust and the Python code
