@@ -8,7 +8,8 @@ use cortex_core::{Attestation, IssuerName, Person, Principal, Run, Service};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
-use crate::config::{ClaimMap, ClaimPath, IssuerConfig, Kind};
+use crate::claim_map::{ClaimMap, ClaimPath};
+use crate::config::{IssuerConfig, Kind};
 use crate::rejection::{Reason, Refused};
 
 /// The most elements of an array of strings: groups or tags.

@@ -56,7 +56,9 @@ pub(crate) enum Dropped {
     Use,
     #[error("its algorithm or its curve is not one that the issuer is pinned to")]
     Algorithm,
-    #[error("its numbers are malformed, or an RSA modulus is not of 2048 to 8192 bits")]
+    #[error(
+        "its numbers are malformed or weak: an RSA modulus has 2048 to 8192 bits, its exponent is odd and above 2^16"
+    )]
     Material,
     #[error("its private part is published")]
     Private,
@@ -223,14 +225,18 @@ fn parse_key(algorithm: Algorithm, jwk: &Jwk) -> Option<ParsedPublicKey> {
     }
 }
 
-/// The library checks the size of the modulus only when it verifies; a weak key should not even be kept.
+/// The library checks the modulus only when it verifies, and takes any exponent; a weak key should not even be
+/// kept. An exponent is odd and above 2^16 (FIPS 186-5, section 5.1); one that does not fit 32 bits is nobody's.
 fn rsa(parameters: &'static RsaParameters, jwk: &Jwk) -> Option<ParsedPublicKey> {
     let n = bytes(jwk.n.as_deref(), None)?;
     let e = bytes(jwk.e.as_deref(), None)?;
     let first = n.iter().position(|byte| *byte != 0)?;
     let n = n.get(first..)?;
     let bits = n.len() * 8 - usize::try_from(n.first()?.leading_zeros()).ok()?;
-    if !(2048..=8192).contains(&bits) {
+    let exponent = e
+        .iter()
+        .try_fold(0_u32, |sum, byte| Some(sum.checked_mul(256)? | u32::from(*byte)))?;
+    if !(2048..=8192).contains(&bits) || exponent <= 1 << 16 || exponent % 2 == 0 {
         return None;
     }
     RsaPublicKeyComponents { n, e: &e }

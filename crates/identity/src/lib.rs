@@ -13,6 +13,7 @@
 //! A refusal before the third step says nothing about anyone; after it, it is known whose token it is
 //! ([`Rejection::verified`]).
 
+mod claim_map;
 mod claims;
 mod config;
 mod endpoint;
@@ -32,7 +33,8 @@ use cortex_core::{Clock, Digest, IssuerName};
 use moka::sync::Cache;
 use tokio::task::JoinSet;
 
-pub use config::{Algorithm, ClaimMap, ClaimPath, ConfigFault, IssuerConfig, Kind};
+pub use claim_map::{ClaimMap, ClaimPath};
+pub use config::{Algorithm, ConfigFault, IssuerConfig, Kind};
 pub use jwks::KeyStatus;
 pub use rejection::{Known, Reason, Rejection};
 pub use token::MAX_TOKEN;
