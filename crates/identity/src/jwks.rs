@@ -4,6 +4,7 @@
 //! set again, once for all who wait, and with a floor between two attempts, so that made-up key ids cost an issuer
 //! nothing. Each issuer has a cache of its own: a slow one does not hold up another.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The largest document that is read, in bytes.
 const MAX_DOCUMENT: usize = 1 << 20;
+
+/// How much of a network error is kept, in bytes.
+const MAX_CAUSE: usize = 300;
 
 /// How often the refresh looks whether a set is due.
 const TICK: Duration = Duration::from_secs(5);
@@ -50,9 +54,16 @@ enum FetchError {
 }
 
 impl From<reqwest::Error> for FetchError {
+    /// The causes are what an operator needs: a name that does not resolve, a certificate that is not trusted.
     fn from(error: reqwest::Error) -> Self {
-        let mut text = error.without_url().to_string();
-        text.truncate(text.floor_char_boundary(300));
+        let error = error.without_url();
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text.truncate(text.floor_char_boundary(MAX_CAUSE));
         Self::Unreachable(text)
     }
 }

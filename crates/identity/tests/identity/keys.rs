@@ -28,7 +28,7 @@ fn main_key() -> Value {
 
 #[tokio::test]
 async fn five_hundred_who_wait_cause_one_request() {
-    let world = World::new().await;
+    let world = World::with(|config| config.jwks_min_refresh = 1).await;
     let gate = Arc::new(Semaphore::new(0));
     world
         .idp
@@ -41,6 +41,7 @@ async fn five_hundred_who_wait_cause_one_request() {
         callers.spawn(async move { identity.verify(&token).await.is_ok() });
     }
     world.idp.tenant("prod").arrival().await;
+    world.pass(2); // the attempt takes longer than the floor
     gate.add_permits(1000);
     assert!(callers.join_all().await.into_iter().all(|ok| ok));
     assert_eq!(world.idp.tenant("prod").asked(), 1);
@@ -246,6 +247,27 @@ async fn what_is_no_key_set_leaves_the_last_good_one() {
         world.identity.refresh_due().await;
         assert_eq!(status(&world, "prod").keys.last_error, None);
     }
+}
+
+#[tokio::test]
+async fn an_issuer_that_cannot_be_reached_is_said_why() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}/jwks", listener.local_addr().unwrap());
+    drop(listener);
+    let world = World::with(|config| config.jwks_uri = Some(nobody.clone())).await;
+    assert_eq!(
+        world.verify(&world.good()).await.unwrap_err().reason,
+        Reason::JwksUnavailable
+    );
+    let last_error = status(&world, "prod").keys.last_error.unwrap();
+    assert!(
+        last_error.to_lowercase().contains("connection refused"),
+        "{last_error}"
+    );
+    assert!(
+        !last_error.contains("/jwks"),
+        "the URL is in the configuration: {last_error}"
+    );
 }
 
 #[tokio::test]
