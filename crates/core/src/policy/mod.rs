@@ -1,4 +1,52 @@
-//! Being written.
+//! Policies: who may have what, from where and when, and whether a human has to approve.
+//!
+//! A policy is written as a YAML document. [`Policy::compile`] refuses whatever is unclear in it, all faults at
+//! once, and turns the rest into Cedar: one permit for `who`, and a forbid for each thing that can still deny.
+//! [`Policy::decide`] asks Cedar; no evaluator of our own decides anything. [`Guardrails`] are forbids that
+//! apply to every policy.
+//!
+//! ```text
+//! text --yaml--> tree with places --read--> Document --rules--> Cedar --engine--> Decision
+//! ```
+
+use std::fmt;
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::ids::{Digest, IssuerName, PolicyName};
+use crate::principal::Principal;
+
+mod cases;
+mod decide;
+mod diff;
+mod document;
+mod engine;
+mod fields;
+mod glob;
+mod guardrail;
+mod problem;
+mod read;
+mod rules;
+mod schema;
+mod time;
+mod words;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+pub use cases::{CaseOutcome, Expected, run_tests};
+pub use diff::diff;
+pub use document::{Approval, Approvers, ValidFor};
+pub use guardrail::Guardrails;
+pub use problem::Problem;
+pub use schema::policy_schema;
+
+use document::Document;
+use problem::{Position, Problems};
+use rules::Rules;
 
 /// One fault in a policy's target, found when the policy is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,4 +57,160 @@ pub struct TargetProblem {
     pub message: String,
     /// What to write instead, in one sentence.
     pub remedy: String,
+}
+
+/// The providers that a policy can name, as far as writing policies needs them.
+pub trait Targets {
+    /// The providers' names, the keys under `what`.
+    fn names(&self) -> Vec<&str>;
+
+    /// Checks a target. On success, the resource that it names, for guardrails and for reading:
+    /// `aws:arn:aws:iam::123456789012:role/finance-publish`.
+    fn check(&self, provider: &str, target: &Value) -> Result<String, Vec<TargetProblem>>;
+}
+
+/// What one run asks of one policy.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// The provider whose target is asked for.
+    pub provider: &'a str,
+    /// The caller's address, if it is known. An unknown one is in no network.
+    pub source_ip: Option<IpAddr>,
+    /// Now.
+    pub now: Timestamp,
+    /// The lifetime that is asked for.
+    pub ttl: SignedDuration,
+    /// Whether an approval for this run, under this version of the policy, is active.
+    pub approved: bool,
+}
+
+/// A compiled policy. It never changes: a new text is a new policy with another digest.
+pub struct Policy {
+    engine: &'static engine::Engine,
+    document: Document,
+    rules: Rules,
+    digest: Digest,
+    source: Box<str>,
+}
+
+impl Policy {
+    /// The longest document, in bytes.
+    pub const MAX_BYTES: usize = yaml::MAX_BYTES;
+
+    /// Compiles a document, checking its targets with `targets`. The error is every fault that was found, in
+    /// the order of the text, at most 100.
+    pub fn compile(source: &str, targets: &dyn Targets) -> Result<Self, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let policy = Self::read(source, targets, &mut problems);
+        problems.or(policy)
+    }
+
+    fn read(source: &str, targets: &dyn Targets, problems: &mut Problems) -> Option<Self> {
+        let node = yaml::parse(source, problems)?;
+        let document = read::document(&node, targets, problems)?;
+        let canonical = problems.keep(node.at, read::canonical(&node))?;
+        match (engine::engine(), rules::compile(&document)) {
+            (Ok(engine), Ok(rules)) => {
+                for fault in rules.faults(engine) {
+                    problems.add(
+                        Position::START,
+                        format!("Cedar refuses the policy: {fault}"),
+                        "report this",
+                    );
+                }
+                let digest = Digest::of(&canonical);
+                Some(Self {
+                    engine,
+                    document,
+                    rules,
+                    digest,
+                    source: source.into(),
+                })
+            }
+            (Err(fault), _) => {
+                problems.add(
+                    Position::START,
+                    format!("Cedar does not start: {fault}"),
+                    "report this",
+                );
+                None
+            }
+            (_, Err(fault)) => {
+                problems.add(
+                    Position::START,
+                    format!("Cedar refuses the policy: {fault}"),
+                    "report this",
+                );
+                None
+            }
+        }
+    }
+
+    /// The policy's name.
+    pub fn name(&self) -> &PolicyName {
+        &self.document.name
+    }
+
+    /// What it is for, in the author's words.
+    pub fn description(&self) -> Option<&str> {
+        self.document.description.as_deref()
+    }
+
+    /// The SHA-256 of the document's canonical form (RFC 8785): comments, white space and the order of keys do
+    /// not change it.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The text that was compiled.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The issuer that vouches for the runs it names.
+    pub fn issuer(&self) -> &IssuerName {
+        &self.document.who.airflow
+    }
+
+    /// Its targets, by provider, in the order of the document.
+    pub fn targets(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.document
+            .what
+            .iter()
+            .map(|target| (&*target.provider, &target.value))
+    }
+
+    /// Its target for `provider`.
+    pub fn target(&self, provider: &str) -> Option<&Value> {
+        self.targets()
+            .find(|(name, _)| *name == provider)
+            .map(|(_, value)| value)
+    }
+
+    /// The longest lifetime of a credential, 60 seconds to 12 hours.
+    pub fn max_ttl(&self) -> SignedDuration {
+        self.document.when.longest()
+    }
+
+    /// Which runs a human has to approve, and who may; none if none.
+    pub fn approval(&self) -> Option<&Approval> {
+        self.document.approval.as_ref()
+    }
+
+    /// The rules as Cedar text, each under a comment with its id. For reading: what decides is the tree that
+    /// this text is printed from.
+    pub fn cedar(&self) -> String {
+        self.rules.to_text()
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("name", self.name())
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
 }
