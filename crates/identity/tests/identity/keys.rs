@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use cortex_identity::{IssuerStatus, Reason};
+use cortex_identity::{Algorithm, IssuerStatus, Reason};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::forge::{self, EVIL_RSA, NEXT_RSA, P256, RSA};
+use crate::forge::{self, ED25519, EVIL_RSA, NEXT_RSA, P256, RSA};
 use crate::idp::Answer;
 use crate::world::World;
 
@@ -407,6 +407,32 @@ async fn a_point_that_is_not_on_its_curve_is_dropped() {
     let token = forge::token("ES256", "es", &world.run_claims("es"), &P256);
     assert!(world.verify(&token).await.is_ok());
     assert_eq!(status(&world, "es").keys.dropped, 1);
+}
+
+/// A key serves the algorithms of its type that its issuer is pinned to, or the one that it names.
+#[tokio::test]
+async fn a_key_is_bound_to_its_algorithms() {
+    let world = World::with(|config| {
+        config.algorithms = vec![Algorithm::RS256, Algorithm::PS256, Algorithm::ES256];
+    })
+    .await;
+    let mut named = NEXT_RSA.jwk("named");
+    named["alg"] = json!("RS256");
+    let keys = forge::jwks(&[RSA.jwk("main"), named]);
+    world.idp.tenant("prod").answers(Answer::Keys(keys));
+    let claims = world.run_claims("prod");
+    for (alg, kid, signer, expected) in [
+        ("RS256", "main", &*RSA, None),
+        ("PS256", "main", &*RSA, None),
+        ("RS256", "named", &*NEXT_RSA, None),
+        ("PS256", "named", &*NEXT_RSA, Some(Reason::Alg)),
+        ("ES256", "main", &*P256, Some(Reason::Alg)),
+        ("EdDSA", "main", &*ED25519, Some(Reason::Alg)),
+    ] {
+        let token = forge::token(alg, kid, &claims, signer);
+        let reason = world.verify(&token).await.err().map(|rejection| rejection.reason);
+        assert_eq!(reason, expected, "{alg} with {kid}");
+    }
 }
 
 #[tokio::test]
