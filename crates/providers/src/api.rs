@@ -1,5 +1,8 @@
 //! Private HTTP APIs: a JWT access token (RFC 9068) that Cortex signs.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

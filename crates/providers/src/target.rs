@@ -112,6 +112,18 @@ impl Problems {
 
 /// Reads the shape of a target. Unknown keys, missing ones and wrong types are the one problem that it answers.
 pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<TargetProblem>> {
+    if let Some(pointer) = list_of_lists(value) {
+        // Serde would take an array for a struct, its members by position.
+        let (message, remedy) = (
+            "a list stands where named members belong".into(),
+            "write key: value pairs".into(),
+        );
+        return Err(vec![TargetProblem {
+            pointer,
+            message,
+            remedy,
+        }]);
+    }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let pointer = error.path().iter().filter_map(segment).collect();
         let text = error.inner().to_string();
@@ -124,6 +136,17 @@ pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<TargetPr
             message,
             remedy,
         }]
+    })
+}
+
+/// The place of a target that is a list, or of a list directly in one of its lists: no target has either.
+fn list_of_lists(value: &Value) -> Option<String> {
+    let Value::Object(members) = value else {
+        return value.is_array().then(String::new);
+    };
+    members.iter().find_map(|(key, member)| {
+        let at = member.as_array()?.iter().position(Value::is_array)?;
+        Some(format!("/{}/{at}", escape(key)))
     })
 }
 

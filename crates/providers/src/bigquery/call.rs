@@ -50,7 +50,10 @@ impl Google {
     ) -> Result<T, MintError> {
         let client = self.client().await?;
         let body = with_retries(&self.limits, issuance, || send(request(client), step)).await?;
-        serde_json::from_slice(&body).map_err(|_| step.unknown("gave an answer that cannot be read"))
+        // Serde would take an array for a struct.
+        let object = body.trim_ascii_start().starts_with(b"{");
+        let answer = serde_json::from_slice(&body).ok().filter(|_| object);
+        answer.ok_or_else(|| step.unknown("gave an answer that cannot be read"))
     }
 }
 

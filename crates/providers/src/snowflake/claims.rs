@@ -77,7 +77,7 @@ fn key_pair_account(account: &str) -> String {
 }
 
 /// The fingerprint of a public key: base64 of the SHA-256 of its DER (X.509 `SubjectPublicKeyInfo`).
-fn fingerprint(key: &SigningKey) -> Result<String, Refusal> {
+pub(super) fn fingerprint(key: &SigningKey) -> Result<String, Refusal> {
     let failed = || Refusal {
         message: "Cortex could not compute the fingerprint of its key.".into(),
         remedy: "Report this as a defect.".into(),

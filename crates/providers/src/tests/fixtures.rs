@@ -3,11 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use cortex_core::jwt::{SigningKey, TokenIssuer};
-use cortex_core::{Attestation, IssuanceId, PolicyName, Run};
+use cortex_core::{Attestation, Body, IssuanceId, Minted, PolicyName, Run};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::Ask;
+use crate::{Ask, Ledger, Mint, MintError, Plan, Provider, Refusal};
 
 pub(crate) const ISSUER: &str = "https://cortex.example";
 
@@ -59,4 +59,45 @@ pub(crate) fn ask<'a>(run: &'a Run, policy: &'a PolicyName, target: &'a Value) -
         requested_ttl: None,
         now: now(),
     }
+}
+
+/// The key of the tests' secrets; a mint needs no more than a unit for its ticket.
+#[derive(Debug)]
+pub(crate) struct Key;
+
+impl Ledger for Key {
+    type Ticket = ();
+}
+
+/// Plans for `target` and the usual run.
+pub(crate) fn plan(provider: &dyn Provider<Key>, target: &Value) -> Result<Plan<Key>, Refusal> {
+    provider.plan(&ask(&run(), &policy(), target))
+}
+
+/// Mints what `plan` says.
+pub(crate) async fn mint(plan: Plan<Key>) -> Result<Minted<Key>, MintError> {
+    match plan.mint {
+        Mint::Local(local) => local.mint(),
+        Mint::Remote(remote) => remote.mint(()).await,
+    }
+}
+
+/// The token within.
+pub(crate) fn token(minted: Minted<Key>) -> String {
+    match minted.secret.open(&Key) {
+        Body::Token(token) => token.to_string(),
+        Body::AwsKeys { .. } => panic!("not a token"),
+    }
+}
+
+/// The header and the claims of a token that [`issuer`] signed; the signature is checked.
+pub(crate) fn verified(token: &str) -> (Value, Value) {
+    use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+    let (n, e) = issuer().key().public_components();
+    let mut validation = Validation::new(Algorithm::RS256);
+    validation.validate_aud = false;
+    validation.validate_exp = false;
+    let key = DecodingKey::from_rsa_components(&n, &e).unwrap();
+    let data = decode::<Value>(token, &key, &validation).unwrap();
+    (serde_json::to_value(data.header).unwrap(), data.claims)
 }
