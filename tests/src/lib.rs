@@ -1,2 +1,7 @@
-//! tests
+//! What the end-to-end tests share: a world on loopback for each test, and the real counterparts.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::missing_panics_doc, reason = "a test that cannot go on has failed")]
+
 pub mod counterparts;
+pub mod world;

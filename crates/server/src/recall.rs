@@ -17,7 +17,7 @@ const NO_LEASE: &str =
     "no live lease under this handle here: it expired, or another replica holds it; send a fresh subject token";
 
 /// Fetches the lease of `handle`, if `policy` is the one that it was issued under.
-pub async fn by_handle(
+pub(crate) async fn by_handle(
     broker: &Broker,
     handle: &str,
     policy: &str,

@@ -1,0 +1,179 @@
+//! `cortex demo`: the whole story, told by real requests, each checked. It fails loudly where a step is not
+//! what it says.
+
+use std::time::Instant;
+
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_sts::config::Credentials;
+use cortex_sandbox::RunClaims;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::output;
+use crate::world::{Plan, World};
+
+pub(crate) async fn run() -> Result<(), Error> {
+    let started = Instant::now();
+    let demo = Demo::start().await?;
+    demo.four_credentials().await?;
+    demo.denials().await?;
+    demo.approval().await?;
+    demo.record().await?;
+    println!("\nEverything was what it said, in {:.1} s.", started.elapsed().as_secs_f64());
+    demo.world.shut_down().await;
+    Ok(())
+}
+
+struct Demo {
+    world: World,
+    http: Client,
+}
+
+fn heading(text: &str) {
+    println!("\n── {text}");
+}
+
+/// A step that has to hold.
+fn check(holds: bool, what: &str, seen: &Value) -> Result<(), Error> {
+    if holds {
+        println!("   ✓ {what}");
+        Ok(())
+    } else {
+        Err(Error::Said(format!("the demo expected this and did not see it: {what}\n{seen:#}")))
+    }
+}
+
+impl Demo {
+    async fn start() -> Result<Self, Error> {
+        heading("A world of its own: private Postgres, sandbox clouds, a development issuer, Cortex");
+        let world = World::start(Plan::default()).await?;
+        println!("   Cortex listens on {}", world.cortex.issuer_url);
+        let http = Client::builder().timeout(std::time::Duration::from_secs(20)).build()?;
+        Ok(Self { world, http })
+    }
+
+    async fn ask(&self, run: &RunClaims, policy: &str) -> Result<(StatusCode, Value), Error> {
+        let token = self.world.run_token(run)?;
+        let url = format!("{}/v1/credentials", self.world.cortex.issuer_url);
+        let body = json!({"policy": policy, "reason": "cortex demo"});
+        let response = self.http.post(url).bearer_auth(token).json(&body).send().await?;
+        Ok((response.status(), response.json().await?))
+    }
+
+    async fn person(&self, method: reqwest::Method, path: &str, sub: &str, groups: &[&str]) -> Result<Value, Error> {
+        let token = self.world.person_token(sub, groups)?;
+        let url = format!("{}{path}", self.world.cortex.issuer_url);
+        Ok(self.http.request(method, url).bearer_auth(token).send().await?.json().await?)
+    }
+
+    async fn four_credentials(&self) -> Result<(), Error> {
+        heading("A scheduled run shows who it is and asks under the policy first-steps");
+        let run = RunClaims::scheduled("hello_cortex", "scheduled__2026-11-23", "publish_mart");
+        println!("   run: dag {}, run {}, task {}", run.dag_id, run.run_id, run.task_id);
+        let (status, answer) = self.ask(&run, "first-steps").await?;
+        check(status == StatusCode::OK, "one call, one answer for all four targets", &answer)?;
+        let credentials = &answer["credentials"];
+        for provider in ["api", "aws", "bigquery", "snowflake"] {
+            let one = &credentials[provider];
+            let what = format!("{provider}: issued, ends {}, on record as {}", one["expires_at"], one["issuance_id"]);
+            check(one["status"] == "issued", &what, one)?;
+        }
+        heading("Each of them works, for this run only");
+        self.use_aws(&credentials["aws"]["credential"]).await?;
+        self.use_bigquery(&credentials["bigquery"]["credential"]).await?;
+        self.use_snowflake(&credentials["snowflake"]["credential"]).await
+    }
+
+    async fn use_aws(&self, keys: &Value) -> Result<(), Error> {
+        let text = |name: &str| keys[name].as_str().unwrap_or_default().to_owned();
+        let credentials =
+            Credentials::new(text("access_key_id"), text("secret_access_key"), Some(text("session_token")), None, "demo");
+        let config = aws_sdk_sts::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(self.world.sandbox.aws_url())
+            .credentials_provider(credentials)
+            .build();
+        let identity = aws_sdk_sts::Client::from_conf(config).get_caller_identity().send().await;
+        let arn = identity.ok().and_then(|identity| identity.arn).unwrap_or_default();
+        check(arn.contains(":assumed-role/finance-publish/"), &format!("AWS says: you are {arn}"), &json!(arn))
+    }
+
+    async fn use_bigquery(&self, credential: &Value) -> Result<(), Error> {
+        let token = credential["token"].as_str().unwrap_or_default();
+        let google = self.world.sandbox.google_url();
+        let mart = format!("{google}/bigquery/v2/projects/acme-finance/datasets/mart");
+        let answer = self.http.get(mart).bearer_auth(token).send().await?;
+        check(answer.status() == StatusCode::OK, "BigQuery opens the dataset mart", &json!(answer.status().as_u16()))?;
+        let payroll = format!("{google}/bigquery/v2/projects/acme-finance/datasets/payroll");
+        let answer = self.http.get(payroll).bearer_auth(token).send().await?;
+        let refused = answer.status() == StatusCode::FORBIDDEN;
+        check(refused, "BigQuery refuses the dataset payroll", &json!(answer.status().as_u16()))
+    }
+
+    async fn use_snowflake(&self, credential: &Value) -> Result<(), Error> {
+        let login = json!({"data": {
+            "ACCOUNT_NAME": credential["account"], "LOGIN_NAME": credential["user"],
+            "AUTHENTICATOR": "OAUTH", "TOKEN": credential["token"], "CLIENT_APP_ID": "demo",
+        }});
+        let role = credential["role"].as_str().unwrap_or_default();
+        let url = format!("{}/session/v1/login-request?roleName={role}", self.world.sandbox.snowflake_url());
+        let answer: Value = self.http.post(url).json(&login).send().await?.json().await?;
+        check(answer["success"] == true, &format!("Snowflake logs in with the role {role}"), &answer)
+    }
+
+    async fn denials(&self) -> Result<(), Error> {
+        heading("A DAG that no policy names asks for the same");
+        let run = RunClaims::scheduled("somebody_else", "scheduled__2026-11-23", "publish_mart");
+        let (status, answer) = self.ask(&run, "first-steps").await?;
+        let (_, unknown) = self.ask(&run, "no-such-policy").await?;
+        println!("   {}", answer["error_description"]);
+        check(status == StatusCode::BAD_REQUEST && answer["error"] == "invalid_target", "denied", &answer)?;
+        let same = answer["error_description"] == unknown["error_description"];
+        check(same, "the answer does not tell whether the policy exists", &unknown)?;
+        heading("A run that a policy names, from a network that the policy does not");
+        let run = RunClaims::scheduled("finance_publish", "scheduled__2026-11-23", "publish_mart");
+        let (status, answer) = self.ask(&run, "finance-data-publish").await?;
+        println!("   {}", answer["error_description"]);
+        let told = answer["error_description"].as_str().is_some_and(|text| text.contains("#where"));
+        check(status == StatusCode::BAD_REQUEST && told, "denied, with the rule and what to do", &answer)
+    }
+
+    async fn approval(&self) -> Result<(), Error> {
+        heading("A run started by hand needs an approval");
+        let run = RunClaims {
+            run_type: Some("manual".to_owned()),
+            triggering_user_name: Some("alice".to_owned()),
+            ..RunClaims::scheduled("hello_cortex", "manual__2026-11-23", "publish_mart")
+        };
+        let (_, answer) = self.ask(&run, "first-steps").await?;
+        check(answer["error"] == "authorization_pending", "it waits", &answer)?;
+        let grant = answer["grant_id"].as_str().unwrap_or_default();
+        let path = format!("/v1/grants/{grant}/approve");
+        let own = self.person(reqwest::Method::POST, &path, "alice", &["finance-admins"]).await?;
+        println!("   {}", own["detail"]);
+        check(own["status"] == 403, "alice, who started it, may not approve it", &own)?;
+        let approved = self.person(reqwest::Method::POST, &path, "carol", &["finance-admins"]).await?;
+        check(approved["status"] == "approved", "carol approves", &approved)?;
+        let (status, answer) = self.ask(&run, "first-steps").await?;
+        check(status == StatusCode::OK, "the run's next ask is issued under the approval", &answer)
+    }
+
+    async fn record(&self) -> Result<(), Error> {
+        heading("What an auditor sees: GET /v1/issuances");
+        let page = self.person(reqwest::Method::GET, "/v1/issuances?limit=50", "dave", &["auditors"]).await?;
+        let rows = page["issuances"].as_array().cloned().unwrap_or_default();
+        let text = |row: &Value, name: &str| row[name].as_str().unwrap_or("-").to_owned();
+        let columns = ["at", "dag_id", "run_id", "policy", "provider", "outcome", "reason"];
+        output::table(
+            &["AT", "DAG", "RUN", "POLICY", "PROVIDER", "OUTCOME", "REASON"],
+            rows.iter().rev().map(|row| columns.iter().map(|column| text(row, column)).collect()),
+        );
+        let remote = |row: &&Value| row["outcome"] == "issued" && (row["provider"] == "aws" || row["provider"] == "bigquery");
+        let recorded = rows.iter().filter(remote).count();
+        let minted = self.world.sandbox.mints().len();
+        let what = format!("the clouds count {minted} mints, the record says {recorded}: none unlogged, none lost");
+        check(minted == recorded && minted > 0, &what, &json!({"minted": minted, "recorded": recorded}))
+    }
+}

@@ -1,0 +1,37 @@
+//! One file for each command.
+
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod dev;
+pub(crate) mod keys;
+pub(crate) mod migrate;
+pub(crate) mod policy;
+pub(crate) mod serve;
+
+use std::sync::Arc;
+
+use cortex_core::clock::SystemClock;
+use cortex_server::config::DatabaseConfig;
+use cortex_server::random::SystemRandom;
+use cortex_server::store::{self, Author, Stamp};
+use sqlx::PgPool;
+
+use crate::error::Error;
+
+/// Who acts at the command line, straight on the database, as the record names them.
+fn operator() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    format!("operator:{}", user.unwrap_or_else(|_| "unknown".to_owned()))
+}
+
+pub(crate) fn stamp() -> Stamp {
+    let author = Author { replica: "cli".to_owned(), build: env!("CARGO_PKG_VERSION").to_owned() };
+    Stamp { author, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) }
+}
+
+/// Opens the database in the server's own role: the command line can append to the record, and change it as
+/// little as the server can.
+async fn database(config: &DatabaseConfig) -> Result<PgPool, Error> {
+    store::migrate(config).await?;
+    Ok(store::connect(config).await?)
+}

@@ -1,0 +1,72 @@
+//! The command line `cortex`: serve, try out, write policies, keep keys.
+
+mod commands;
+mod documents;
+mod error;
+mod output;
+pub mod world;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use cortex_server::Config;
+
+pub use error::Error;
+
+/// A short-lived credential broker for Apache Airflow: a run's identity in, scoped credentials out, every
+/// issuance on record.
+#[derive(Debug, Parser)]
+#[command(name = "cortex", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    /// The configuration. Without it, config/cortex.toml or cortex.toml of this folder, where there is one.
+    #[arg(long, global = true, env = "CORTEX_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve. Needs a database: set DATABASE_URL or database.url.
+    Serve,
+    /// Serve on this machine alone, with a private database, sandbox clouds, a development issuer and the
+    /// example policies. Nothing it makes is of any use elsewhere.
+    Dev(commands::dev::Args),
+    /// Tell the whole story in a world of its own and exit: credentials of each kind, a denial, an approval,
+    /// the record.
+    Demo,
+    /// Bring the database's schema up to this version's, under a lock.
+    Migrate,
+    /// The configuration.
+    #[command(subcommand)]
+    Config(commands::config::Command),
+    /// Policies and guardrails: check, test and explain files; apply them straight on the database.
+    #[command(subcommand)]
+    Policy(commands::policy::Command),
+    /// Cortex's own signing keys.
+    #[command(subcommand)]
+    Keys(commands::keys::Command),
+    /// Print the OpenAPI description.
+    Openapi,
+}
+
+/// Runs one command.
+pub async fn run(cli: Cli) -> Result<(), Error> {
+    let load = || load(cli.config.clone());
+    match cli.command {
+        Command::Serve => commands::serve::run(load()?).await,
+        Command::Dev(args) => commands::dev::run(args).await,
+        Command::Demo => commands::demo::run().await,
+        Command::Migrate => commands::migrate::run(load()?).await,
+        Command::Config(command) => commands::config::run(command, load),
+        Command::Policy(command) => commands::policy::run(command, load).await,
+        Command::Keys(command) => commands::keys::run(command, load()?).await,
+        Command::Openapi => output::json(&cortex_server::http::openapi()),
+    }
+}
+
+fn load(file: Option<PathBuf>) -> Result<Config, Error> {
+    let usual = || ["config/cortex.toml", "cortex.toml"].map(PathBuf::from).into_iter().find(|path| path.is_file());
+    let file = file.or_else(usual);
+    Ok(Config::load(file.as_deref(), std::env::vars())?)
+}

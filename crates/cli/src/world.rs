@@ -1,0 +1,159 @@
+//! A whole world on loopback: a private database, sandbox clouds, a development issuer and a Cortex that
+//! trusts them. What `cortex dev`, `cortex demo` and the tests run in.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cortex_core::clock::SystemClock;
+use cortex_core::{Clock, IssuerName};
+use cortex_devdb::{DevDb, Options};
+use cortex_identity::{IssuerConfig, Kind};
+use cortex_sandbox::{RunClaims, Sandbox, SandboxConfig};
+use cortex_server::config::{DatabaseConfig, RolesConfig};
+use cortex_server::random::{Random, SystemRandom};
+use cortex_server::store::{self, documents};
+use cortex_server::{Config, Environment, Running};
+use ipnet::IpNet;
+use tokio::net::TcpListener;
+
+use crate::commands;
+use crate::documents::Files;
+use crate::error::Error;
+
+/// The audience of the development issuer's tokens.
+pub const AUDIENCE: &str = "cortex";
+/// The name under which the development issuer vouches for runs: the one that the example policies use.
+pub const RUNS: &str = "prod";
+/// The name under which it vouches for people.
+pub const PEOPLE: &str = "staff";
+
+/// What to build.
+pub struct Plan {
+    /// Where Cortex listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Whether the database survives a power cut: slower, and what a benchmark wants.
+    pub durable: bool,
+    /// Policies and guardrails to apply; none for the built-in examples.
+    pub policies: Option<PathBuf>,
+    /// Time, for Cortex and the clouds alike.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// An existing database instead of a private one; by default `DATABASE_URL`, if it is set.
+    pub database_url: Option<String>,
+    /// Proxies whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// What to change in the configuration before Cortex starts.
+    pub adjust: fn(&mut Config),
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            durable: false,
+            policies: None,
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            database_url: std::env::var("DATABASE_URL").ok(),
+            trusted_proxies: Vec::new(),
+            adjust: |_| {},
+        }
+    }
+}
+
+/// The running world; everything ends when it is dropped.
+pub struct World {
+    /// The clouds and the development issuer.
+    pub sandbox: Sandbox,
+    /// Cortex.
+    pub cortex: Running,
+    /// Where the database is, for `DATABASE_URL`.
+    pub database_url: String,
+    /// The configuration that Cortex was started with, for a second replica.
+    pub config: Config,
+    _database: Option<DevDb>,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    /// Builds it.
+    pub async fn start(plan: Plan) -> Result<Self, Error> {
+        let (database, database_url) = match plan.database_url {
+            Some(url) => (None, url),
+            None => {
+                let database = DevDb::start(Options { durable: plan.durable, ..Options::default() }).await?;
+                database.create_database("cortex").await?;
+                let url = database.url("cortex");
+                (Some(database), url)
+            }
+        };
+        let folder = tempfile::Builder::new().prefix("cortex-dev-").tempdir()?;
+        let listener = TcpListener::bind(plan.listen).await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let sandbox = Sandbox::start(SandboxConfig::demo(url, Arc::clone(&plan.clock))).await?;
+        let mut config = configure(&sandbox, &database_url);
+        config.keys.encryption_key_file = folder.path().join("cortex.key");
+        config.server.trusted_proxies = plan.trusted_proxies;
+        (plan.adjust)(&mut config);
+        store::migrate(&config.database).await?;
+        apply(&config.database, plan.policies.as_deref()).await?;
+        let environment = Environment { clock: plan.clock, random: plan.random };
+        let cortex = cortex_server::start(config.clone(), listener, environment).await?;
+        Ok(Self { sandbox, cortex, database_url, config, _database: database, _folder: folder })
+    }
+
+    /// Drains Cortex; then everything else ends.
+    pub async fn shut_down(self) {
+        self.cortex.shut_down().await;
+    }
+
+    /// A run's token, as an Airflow would sign it.
+    pub fn run_token(&self, claims: &RunClaims) -> Result<String, Error> {
+        self.sandbox.run_token(claims).map_err(|e| Error::Said(e.to_string()))
+    }
+
+    /// A person's token.
+    pub fn person_token(&self, sub: &str, groups: &[&str]) -> Result<String, Error> {
+        self.sandbox.person_token(sub, groups).map_err(|e| Error::Said(e.to_string()))
+    }
+}
+
+/// The configuration of a Cortex that trusts `sandbox` and mints in its clouds.
+pub fn configure(sandbox: &Sandbox, database_url: &str) -> Config {
+    let mut config = Config::default();
+    config.database.url = Some(database_url.to_owned());
+    config.issuers = [(RUNS, sandbox.issuer_url().to_owned(), Kind::Run), (PEOPLE, sandbox.people_url(), Kind::Person)]
+        .into_iter()
+        .filter_map(|(name, iss, kind)| {
+            let name: IssuerName = name.parse().ok()?;
+            Some(IssuerConfig::new(name, iss, kind, AUDIENCE))
+        })
+        .collect();
+    let group = |name: &str| std::iter::once(format!("{PEOPLE}/{name}")).collect();
+    config.roles = RolesConfig {
+        admin: group("cortex-admins"),
+        approver: ["finance-admins", "privacy-officers", "cortex-admins"].iter().map(|g| format!("{PEOPLE}/{g}")).collect(),
+        auditor: group("auditors"),
+    };
+    let providers = &mut config.providers;
+    providers.aws.endpoint = Some(sandbox.aws_url().to_owned());
+    providers.aws.external_id = Some("cortex-sandbox".to_owned());
+    providers.bigquery.provider =
+        Some("projects/1234567890/locations/global/workloadIdentityPools/cortex/providers/cortex".to_owned());
+    providers.bigquery.token_endpoint = Some(format!("{}/v1/token", sandbox.google_url()));
+    providers.bigquery.iam_credentials_endpoint = Some(sandbox.google_url().to_owned());
+    config
+}
+
+async fn apply(config: &DatabaseConfig, policies: Option<&std::path::Path>) -> Result<(), Error> {
+    let files = match policies {
+        Some(path) => Files::read(&[path.to_owned()])?,
+        None => Files::examples()?,
+    };
+    let pool = store::connect(config).await?;
+    let mut connection = pool.acquire().await?;
+    documents::apply(&mut connection, &files.documents(), "operator:dev", &commands::stamp()).await?;
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! The product's promises, through HTTP and a real Postgres.
+
+mod path;

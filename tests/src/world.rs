@@ -1,0 +1,184 @@
+//! One world for each test: its own database (cloned from a migrated template on one private server), its own
+//! sandbox clouds, its own Cortex, and one clock for all of them.
+
+use std::sync::Arc;
+
+use cortex_cli::world::{Plan, World};
+use cortex_core::Clock;
+use cortex_core::clock::ManualClock;
+use cortex_devdb::{DevDb, Options};
+use cortex_sandbox::RunClaims;
+use cortex_server::config::DatabaseConfig;
+use cortex_server::{Config, store};
+use jiff::Timestamp;
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+/// Monday, 03:00 in Paris: when the example policies are open.
+pub const OPEN: &str = "2026-11-23T02:00:00Z";
+/// An address in the example policies' networks.
+pub const INSIDE: &str = "10.1.2.3";
+
+static SERVER: OnceCell<DevDb> = OnceCell::const_new();
+
+/// A new, migrated, empty database.
+pub async fn database() -> String {
+    let server = SERVER
+        .get_or_init(|| async {
+            let server = DevDb::start(Options::default()).await.expect("a private Postgres");
+            server.create_database("template").await.expect("the template");
+            let config = DatabaseConfig { url: Some(server.url("template")), ..DatabaseConfig::default() };
+            store::migrate(&config).await.expect("the schema");
+            server
+        })
+        .await;
+    let name = format!("t{}", Uuid::from_u128(rand::random()).simple());
+    server.create_database_from_template(&name, "template").await.expect("a database");
+    server.url(&name)
+}
+
+/// A test's world.
+pub struct TestWorld {
+    /// Clouds, issuer and Cortex.
+    pub world: World,
+    /// The clock of all of them.
+    pub clock: ManualClock,
+    /// A client with no habits.
+    pub http: Client,
+}
+
+/// A parsed answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// The body, as JSON where it is.
+    pub body: Value,
+}
+
+impl TestWorld {
+    /// The example policies at [`OPEN`], behind a proxy on loopback that says where callers come from.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same with another configuration.
+    pub async fn start_with(adjust: fn(&mut Config)) -> Self {
+        Self::start_on(database().await, adjust).await
+    }
+
+    /// The same on a database that is there already.
+    pub async fn start_on(database_url: String, adjust: fn(&mut Config)) -> Self {
+        let clock = ManualClock::new(OPEN.parse().expect("a time"));
+        let plan = Plan {
+            clock: Arc::new(clock.clone()) as Arc<dyn Clock>,
+            database_url: Some(database_url),
+            adjust,
+            trusted_proxies: vec!["127.0.0.1/32".parse().expect("a network")],
+            ..Plan::default()
+        };
+        let world = World::start(plan).await.expect("the world");
+        let http = Client::builder().no_proxy().build().expect("a client");
+        Self { world, clock, http }
+    }
+
+    /// Where Cortex is.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.world.cortex.issuer_url)
+    }
+
+    /// Now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A run's token.
+    pub fn token(&self, run: &RunClaims) -> String {
+        self.world.run_token(run).expect("a token")
+    }
+
+    /// A person's token.
+    pub fn person(&self, sub: &str, groups: &[&str]) -> String {
+        self.world.person_token(sub, groups).expect("a token")
+    }
+
+    /// `POST /v1/credentials` with a token, from inside the policies' networks.
+    pub async fn ask(&self, token: &str, body: Value) -> Answer {
+        let request = self.http.post(self.url("/v1/credentials")).bearer_auth(token);
+        answer(request.header("x-forwarded-for", INSIDE).json(&body)).await
+    }
+
+    /// `POST /v1/credentials` of a fresh token of `run` for all of a policy's targets.
+    pub async fn ask_for(&self, run: &RunClaims, policy: &str) -> Answer {
+        self.ask(&self.token(run), json!({"policy": policy})).await
+    }
+
+    /// `POST /v1/token` with a form.
+    pub async fn exchange(&self, form: &[(&str, &str)]) -> Answer {
+        answer(self.http.post(self.url("/v1/token")).header("x-forwarded-for", INSIDE).form(form)).await
+    }
+
+    /// The usual form of an exchange.
+    pub async fn exchange_token(&self, token: &str, audience: &str) -> Answer {
+        self.exchange(&[
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token", token),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+            ("audience", audience),
+        ])
+        .await
+    }
+
+    /// A request of a person.
+    pub async fn as_person(&self, method: Method, path: &str, token: &str, body: Option<Value>) -> Answer {
+        let mut request = self.http.request(method, self.url(path)).bearer_auth(token);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        answer(request).await
+    }
+
+    /// The record, as the database holds it: every leaf of these kinds, oldest first.
+    pub async fn record(&self, kinds: &[&str]) -> Vec<Value> {
+        let leaves: Vec<Vec<u8>> = sqlx::query_scalar("SELECT leaf FROM record WHERE kind = ANY($1) ORDER BY id")
+            .bind(kinds.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .fetch_all(self.pool())
+            .await
+            .expect("the record");
+        leaves.iter().map(|leaf| serde_json::from_slice(leaf).expect("JSON")).collect()
+    }
+
+    /// Cortex's own pool, in its own role.
+    pub fn pool(&self) -> &PgPool {
+        &self.world.cortex.broker.pool
+    }
+
+    /// How many credentials the clouds have made.
+    pub fn minted(&self) -> usize {
+        self.world.sandbox.mints().len()
+    }
+}
+
+/// Sends a request and reads the answer.
+pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.expect("an answer");
+    let (status, headers) = (response.status(), response.headers().clone());
+    let text = response.text().await.expect("a body");
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Answer { status, headers, body }
+}
+
+/// The scheduled run that `finance-data-publish` names.
+pub fn finance_run(run_id: &str) -> RunClaims {
+    RunClaims::scheduled("finance_publish", run_id, "publish_mart")
+}
+
+/// The scheduled run that `first-steps` names: four targets.
+pub fn first_run(run_id: &str) -> RunClaims {
+    RunClaims::scheduled("hello_cortex", run_id, "publish_mart")
+}
