@@ -15,7 +15,7 @@ async fn a_scheduled_run_gets_all_of_its_policys_credentials_in_one_call() {
         assert_eq!(one["status"], "issued", "{provider}: {one}");
         assert!(one["lease_handle"].as_str().is_some_and(|handle| handle.starts_with("cortex_lease_")));
     }
-    assert_eq!(world.minted(), 2, "AWS and Google were asked once each");
+    assert_eq!(world.minted_leases().len(), 2, "AWS and Google were asked for one lease each");
     assert_eq!(world.record(&["issuance.intent"]).await.len(), 2);
     assert_eq!(world.record(&["issuance.outcome"]).await.len(), 2);
     assert_eq!(world.record(&["issuance.issued"]).await.len(), 2);
@@ -57,7 +57,7 @@ async fn a_lease_handle_fetches_the_same_credential_until_it_ends() {
     let again = cortex_tests::world::answer(again).await;
     assert_eq!(again.status, StatusCode::OK, "{again:?}");
     assert_eq!(again.body["AccessKeyId"], entry["credential"]["access_key_id"]);
-    assert_eq!(world.minted(), 1);
+    assert_eq!(world.minted_leases().len(), 1);
     world.clock.advance(jiff::SignedDuration::from_mins(31));
     let over = world.http.get(world.url("/v1/aws/first-steps")).header("authorization", handle);
     assert_eq!(cortex_tests::world::answer(over).await.status, StatusCode::BAD_REQUEST);

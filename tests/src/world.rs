@@ -1,6 +1,7 @@
 //! One world for each test: its own database (cloned from a migrated template on one private server), its own
 //! sandbox clouds, its own Cortex, and one clock for all of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cortex_cli::world::{Plan, World};
@@ -158,9 +159,9 @@ impl TestWorld {
         &self.world.cortex.broker.pool
     }
 
-    /// How many credentials the clouds have made.
-    pub fn minted(&self) -> usize {
-        self.world.sandbox.mints().len()
+    /// The leases that the clouds have made credentials for, as they count them: issuance ids.
+    pub fn minted_leases(&self) -> BTreeSet<String> {
+        self.world.sandbox.mints().into_iter().filter_map(|mint| mint.lease).collect()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::ledger::Cloud;
 const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:";
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
-/// A federated token lives an hour.
+/// A federated token lives an hour at the most, and never longer than the token that it was exchanged for.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 
 /// A subject token may be a day old at the most.
@@ -40,9 +40,7 @@ struct Exchange(BTreeMap<String, String>);
 impl Exchange {
     fn read(call: &Call) -> Result<Self, OauthError> {
         let bad = || OauthError::new("invalid_request", "The request does not read.");
-        let is_json = call
-            .header("content-type")
-            .is_some_and(|kind| kind.starts_with("application/json"));
+        let is_json = call.header("content-type").is_some_and(|kind| kind.starts_with("application/json"));
         if !is_json {
             return Ok(Self(form_urlencoded::parse(&call.body).into_owned().collect()));
         }
@@ -50,21 +48,13 @@ impl Exchange {
             return Err(bad());
         };
         let text = |(name, value): (String, Value)| Some((snake_case(&name), value.as_str()?.to_owned()));
-        members
-            .into_iter()
-            .map(text)
-            .collect::<Option<_>>()
-            .map(Self)
-            .ok_or_else(bad)
+        members.into_iter().map(text).collect::<Option<_>>().map(Self).ok_or_else(bad)
     }
 
     fn required(&self, name: &str) -> Result<&str, OauthError> {
         let value = self.0.get(name).filter(|value| !value.is_empty());
         value.map(String::as_str).ok_or_else(|| {
-            OauthError::new(
-                "invalid_request",
-                format!("The required parameter is missing: {name}"),
-            )
+            OauthError::new("invalid_request", format!("The required parameter is missing: {name}"))
         })
     }
 
@@ -111,25 +101,19 @@ impl Google {
         exchange.one_of("subject_token_type", &[&jwt, &id_token], "invalid_request")?;
         let audience = exchange.required("audience")?;
         let scope = exchange.required("scope")?;
-        let pool = self
-            .pools
-            .iter()
-            .find(|pool| pool.audience() == audience)
-            .ok_or_else(|| {
-                OauthError::new(
-                    "invalid_target",
-                    "The target service indicated by the \"audience\" parameters is invalid.",
-                )
-            })?;
+        let pool = self.pools.iter().find(|pool| pool.audience() == audience).ok_or_else(|| {
+            OauthError::new(
+                "invalid_target",
+                "The target service indicated by the \"audience\" parameters is invalid.",
+            )
+        })?;
         let token = exchange.required("subject_token")?;
-        let claims = self
-            .issuer
-            .verify(token, &[Algorithm::RS256, Algorithm::ES256])
-            .await;
+        let claims = self.issuer.verify(token, &[Algorithm::RS256, Algorithm::ES256]).await;
         let claims = claims.map_err(|fault| OauthError::new("invalid_grant", fault.to_string()))?;
         check(&claims, self.issuer.url(), pool, self.world.now())?;
         let federated = map(&claims, pool)?;
-        self.federate(pool, federated, scope, twist)
+        let latest = claims.instant("exp").unwrap_or(self.world.now());
+        self.federate(pool, federated, scope, latest, twist)
     }
 
     fn federate(
@@ -137,10 +121,11 @@ impl Google {
         pool: &WorkloadPool,
         federated: Federated,
         scope: &str,
+        latest: Timestamp,
         twist: Option<Twist>,
     ) -> Result<Answer, OauthError> {
         let now = self.world.now();
-        let expires_at = now.saturating_add(LIFETIME).unwrap_or(now);
+        let expires_at = now.saturating_add(LIFETIME).unwrap_or(now).min(latest);
         let name = pool.subject_name(&federated.subject);
         let access = Access {
             members: federated.members,
@@ -161,16 +146,13 @@ impl Google {
         let mut body = json!({
             "issued_token_type": format!("{TOKEN_TYPE}access_token"),
             "token_type": "Bearer",
-            "expires_in": LIFETIME.as_secs() * factor,
+            "expires_in": expires_at.duration_since(now).as_secs() * factor,
         });
         if twist != Some(Twist::MissingToken) {
             body["access_token"] = token.into();
         }
         let response = ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response();
-        Ok(Answer {
-            response,
-            mint: Some(mint),
-        })
+        Ok(Answer { response, mint: Some(mint) })
     }
 }
 
@@ -202,10 +184,7 @@ fn check(claims: &Claims, issuer: &str, pool: &WorkloadPool, now: Timestamp) -> 
     if exp <= now || exp <= iat {
         return bad("ID Token is expired.");
     }
-    if claims
-        .instant("nbf")
-        .is_some_and(|nbf| nbf.duration_since(now) > SKEW)
-    {
+    if claims.instant("nbf").is_some_and(|nbf| nbf.duration_since(now) > SKEW) {
         return bad("ID Token is not valid yet.");
     }
     Ok(())
@@ -218,10 +197,7 @@ fn map(claims: &Claims, pool: &WorkloadPool) -> Result<Federated, OauthError> {
     let mut members = BTreeSet::new();
     let mut size = 0;
     for (to, from) in &pool.mapping {
-        let value = from
-            .strip_prefix("assertion.")
-            .and_then(|path| claims.at(path))
-            .and_then(Value::as_str);
+        let value = from.strip_prefix("assertion.").and_then(|path| claims.at(path)).and_then(Value::as_str);
         let Some(value) = value else {
             continue;
         };
@@ -235,9 +211,7 @@ fn map(claims: &Claims, pool: &WorkloadPool) -> Result<Federated, OauthError> {
     let subject = subject.filter(|subject| !subject.is_empty());
     let subject = subject.ok_or_else(|| bad("The mapped attribute google.subject is missing."))?;
     if subject.len() > MAX_SUBJECT {
-        return Err(bad(
-            "The size of mapped attribute google.subject exceeds the 127 bytes limit.",
-        ));
+        return Err(bad("The size of mapped attribute google.subject exceeds the 127 bytes limit."));
     }
     if size > MAX_MAPPED {
         return Err(bad("The mapped attributes exceed the 8 KiB limit."));
@@ -260,12 +234,7 @@ mod tests {
         });
         change(&mut claims);
         let claims = Claims::of(claims);
-        check(
-            &claims,
-            "http://127.0.0.1:1",
-            &pool,
-            Timestamp::from_second(NOW).unwrap(),
-        )?;
+        check(&claims, "http://127.0.0.1:1", &pool, Timestamp::from_second(NOW).unwrap())?;
         map(&claims, &pool)
     }
 
@@ -273,10 +242,7 @@ mod tests {
     fn a_token_is_known_by_its_subject_and_its_grant() {
         let pool = WorkloadPool::new(1, "pool", "cortex");
         let federated = exchange(|_| {}).unwrap();
-        assert_eq!(
-            federated.members,
-            BTreeSet::from([pool.grant("finance-publish"), pool.subject("L1")])
-        );
+        assert_eq!(federated.members, BTreeSet::from([pool.grant("finance-publish"), pool.subject("L1")]));
         let https = format!("https:{}", pool.audience());
         assert!(exchange(|claims| claims["aud"] = https.into()).is_ok());
     }
@@ -306,9 +272,6 @@ mod tests {
     #[test]
     fn a_token_without_a_grant_is_bound_to_nothing_but_its_subject() {
         let members = exchange(|claims| claims["grant"] = Value::Null).unwrap().members;
-        assert_eq!(
-            members,
-            BTreeSet::from([WorkloadPool::new(1, "pool", "cortex").subject("L1")])
-        );
+        assert_eq!(members, BTreeSet::from([WorkloadPool::new(1, "pool", "cortex").subject("L1")]));
     }
 }
