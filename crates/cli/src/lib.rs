@@ -58,7 +58,7 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         Command::Dev(args) => commands::dev::run(args).await,
         Command::Demo => commands::demo::run().await,
         Command::Migrate => commands::migrate::run(load()?).await,
-        Command::Config(command) => commands::config::run(command, load),
+        Command::Config(command) => commands::config::run(&command, load),
         Command::Policy(command) => commands::policy::run(command, load).await,
         Command::Keys(command) => commands::keys::run(command, load()?).await,
         Command::Openapi => output::json(&cortex_server::http::openapi()),

@@ -45,7 +45,7 @@ pub struct Plan {
     /// Proxies whose X-Forwarded-For is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// What to change in the configuration before Cortex starts.
-    pub adjust: fn(&mut Config),
+    pub adjust: Box<dyn FnOnce(&mut Config) + Send>,
 }
 
 impl Default for Plan {
@@ -58,7 +58,7 @@ impl Default for Plan {
             random: Arc::new(SystemRandom),
             database_url: std::env::var("DATABASE_URL").ok(),
             trusted_proxies: Vec::new(),
-            adjust: |_| {},
+            adjust: Box::new(|_| {}),
         }
     }
 }
@@ -80,14 +80,13 @@ pub struct World {
 impl World {
     /// Builds it.
     pub async fn start(plan: Plan) -> Result<Self, Error> {
-        let (database, database_url) = match plan.database_url {
-            Some(url) => (None, url),
-            None => {
-                let database = DevDb::start(Options { durable: plan.durable, ..Options::default() }).await?;
-                database.create_database("cortex").await?;
-                let url = database.url("cortex");
-                (Some(database), url)
-            }
+        let (database, database_url) = if let Some(url) = plan.database_url {
+            (None, url)
+        } else {
+            let database = DevDb::start(Options { durable: plan.durable }).await?;
+            database.create_database("cortex").await?;
+            let url = database.url("cortex");
+            (Some(database), url)
         };
         let folder = tempfile::Builder::new().prefix("cortex-dev-").tempdir()?;
         let listener = TcpListener::bind(plan.listen).await?;

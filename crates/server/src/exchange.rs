@@ -156,7 +156,7 @@ async fn decide_and_plan(broker: &Broker, context: &Context) -> Result<(Vec<Plan
     let mut planned = Vec::new();
     let mut items = Vec::new();
     let mut refusal = None;
-    for provider in asked_providers(broker, context).await? {
+    for provider in asked_providers(broker, context)? {
         match decide_one(broker, context, &provider).await {
             Ok(one) => planned.push(one),
             Err(refused) => {
@@ -171,7 +171,7 @@ async fn decide_and_plan(broker: &Broker, context: &Context) -> Result<(Vec<Plan
     }
 }
 
-async fn asked_providers(broker: &Broker, context: &Context) -> Result<Vec<String>, Refused> {
+fn asked_providers(broker: &Broker, context: &Context) -> Result<Vec<String>, Refused> {
     let Some(asked) = &context.request.providers else {
         return Ok(context.policy.targets().map(|(provider, _)| provider.to_owned()).collect());
     };

@@ -14,9 +14,12 @@ use crate::store::{RecordError, Recorder};
 /// How many reasons and networks are told apart between two flushes; the rest is counted together.
 const KEYS_MAX: usize = 1_000;
 
-/// The counts since the last flush.
+/// A reason and a network.
+type Key = (&'static str, String);
+
+/// The counts since the last flush, each with the time of its first.
 #[derive(Default)]
-pub struct Noise(Mutex<HashMap<(&'static str, String), (u64, Timestamp)>>);
+pub struct Noise(Mutex<HashMap<Key, (u64, Timestamp)>>);
 
 impl Noise {
     /// Counts one.

@@ -20,7 +20,7 @@ pub(crate) enum Command {
     },
 }
 
-pub(crate) fn run(command: Command, load: impl Fn() -> Result<Config, Error>) -> Result<(), Error> {
+pub(crate) fn run(command: &Command, load: impl Fn() -> Result<Config, Error>) -> Result<(), Error> {
     match command {
         Command::Check => {
             let config = load()?;

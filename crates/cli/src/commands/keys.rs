@@ -16,7 +16,7 @@ use crate::output;
 pub(crate) enum Command {
     /// Every key, newest first: which one signs, which are published, which are retired.
     List,
-    /// Make a new key. It is published at once and signs after keys.publish_ahead_s, so that verifiers that
+    /// Make a new key. It is published at once and signs after `keys.publish_ahead_s`, so that verifiers that
     /// cache the key set know it by then.
     Rotate {
         /// Sign with it at once: for an emergency, or where no verifier caches.

@@ -105,6 +105,7 @@ macro_rules! select_grant {
     };
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn corrupt(what: impl ToString) -> StoreError {
     StoreError::Corrupt(what.to_string())
 }
