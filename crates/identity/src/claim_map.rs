@@ -45,18 +45,13 @@ impl TryFrom<PathText> for ClaimPath {
     fn try_from(text: PathText) -> Result<Self, String> {
         let path = match text {
             PathText::Dotted(text) if text.contains("://") => {
-                return Err(format!(
-                    "{text:?} has dots of its own: write it as a list, [{text:?}]"
-                ));
+                return Err(format!("{text:?} has dots of its own: write it as a list, [{text:?}]"));
             }
             PathText::Dotted(text) => Self::dotted(&text),
             PathText::Names(names) => Self(names),
         };
         if path.0.is_empty() || path.0.len() > Self::MAX_NAMES || path.0.iter().any(String::is_empty) {
-            return Err(format!(
-                "a claim path has 1 to {} names, none of them empty",
-                Self::MAX_NAMES
-            ));
+            return Err(format!("a claim path has 1 to {} names, none of them empty", Self::MAX_NAMES));
         }
         Ok(path)
     }

@@ -80,16 +80,9 @@ fn seconds(claims: &Payload, name: &str, not_a_number: Reason) -> Result<Option<
         Some(Value::Number(number)) => number,
         Some(_) => return Err(Refused::new(not_a_number, format!("{name} is not a number"))),
     };
-    let second = number
-        .as_i64()
-        .filter(|second| (0..=LAST_SECOND).contains(second));
+    let second = number.as_i64().filter(|second| (0..=LAST_SECOND).contains(second));
     let time = second.and_then(|second| Timestamp::from_second(second).ok());
-    let bad = || {
-        Refused::new(
-            Reason::Lifetime,
-            format!("{name} is not a plain number of seconds"),
-        )
-    };
+    let bad = || Refused::new(Reason::Lifetime, format!("{name} is not a plain number of seconds"));
     time.map(Some).ok_or_else(bad)
 }
 
@@ -106,10 +99,7 @@ pub(crate) fn check_audience(claims: &Payload, audience: &str) -> Result<(), Ref
     if only == Some(audience) {
         Ok(())
     } else {
-        Err(Refused::new(
-            Reason::Aud,
-            "aud is not the configured audience alone",
-        ))
+        Err(Refused::new(Reason::Aud, "aud is not the configured audience alone"))
     }
 }
 
@@ -118,10 +108,7 @@ pub(crate) fn subject(claims: &Payload) -> Result<&str, Refused> {
     let sub = string(claims.get("sub"), "sub")?.ok_or_else(|| missing("sub"))?;
     let printable = sub.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
     if sub.is_empty() || sub.len() > MAX_SUBJECT || !printable || sub.trim() != sub {
-        return Err(Refused::new(
-            Reason::Claim,
-            "sub is not 1 to 255 printable ASCII characters",
-        ));
+        return Err(Refused::new(Reason::Claim, "sub is not 1 to 255 printable ASCII characters"));
     }
     Ok(sub)
 }
@@ -130,8 +117,7 @@ pub(crate) fn subject(claims: &Payload) -> Result<&str, Refused> {
 pub(crate) fn jti(claims: &Payload) -> Result<&str, Refused> {
     let jti = claims.get("jti").and_then(Value::as_str);
     let good = |jti: &&str| (1..=MAX_JTI).contains(&jti.len()) && jti.bytes().all(|b| b.is_ascii_graphic());
-    jti.filter(good)
-        .ok_or_else(|| Refused::new(Reason::Jti, "jti is missing or malformed"))
+    jti.filter(good).ok_or_else(|| Refused::new(Reason::Jti, "jti is missing or malformed"))
 }
 
 /// How an issuer's claims become principals.
@@ -171,10 +157,7 @@ impl Mapping {
                 let attestation = config.attestation.unwrap_or(Attestation::Issuer);
                 Self::Run(Box::new(RunMapping::new(claims, attestation)))
             }
-            Kind::Person => Self::Person {
-                groups,
-                email: path(&claims.email, "email"),
-            },
+            Kind::Person => Self::Person { groups, email: path(&claims.email, "email") },
             Kind::Service => Self::Service { groups },
         }
     }
@@ -195,11 +178,9 @@ impl Mapping {
                 email: text(claims, email)?,
                 groups: texts(claims, groups)?,
             }),
-            Self::Service { groups } => Principal::Service(Service {
-                issuer,
-                subject,
-                groups: texts(claims, groups)?,
-            }),
+            Self::Service { groups } => {
+                Principal::Service(Service { issuer, subject, groups: texts(claims, groups)? })
+            }
         })
     }
 }
@@ -207,9 +188,7 @@ impl Mapping {
 impl RunMapping {
     fn new(claims: &ClaimMap, attestation: Attestation) -> Self {
         let path = |configured: &Option<ClaimPath>, name: &str| {
-            configured
-                .clone()
-                .unwrap_or_else(|| ClaimPath::dotted(&format!("airflow.{name}")))
+            configured.clone().unwrap_or_else(|| ClaimPath::dotted(&format!("airflow.{name}")))
         };
         Self {
             dag_id: path(&claims.dag_id, "dag_id"),
@@ -252,10 +231,7 @@ fn missing(path: &(impl ToString + ?Sized)) -> Refused {
 }
 
 fn wrong_type(path: &(impl ToString + ?Sized), expected: &str) -> Refused {
-    Refused::new(
-        Reason::ClaimType,
-        format!("{} is not {expected}", path.to_string()),
-    )
+    Refused::new(Reason::ClaimType, format!("{} is not {expected}", path.to_string()))
 }
 
 fn bad_value(path: &ClaimPath, why: &str) -> Refused {
@@ -286,29 +262,21 @@ fn string<'a>(value: Option<&'a Value>, path: &(impl ToString + ?Sized)) -> Resu
 
 fn ident(claims: &Payload, path: &ClaimPath) -> Result<Option<Ident>, Refused> {
     let text = string(at(claims, path)?, path)?;
-    text.map(|text| {
-        text.parse()
-            .map_err(|why: cortex_core::ids::InvalidId| bad_value(path, &why.0))
-    })
-    .transpose()
+    text.map(|text| text.parse().map_err(|why: cortex_core::ids::InvalidId| bad_value(path, &why.0)))
+        .transpose()
 }
 
 fn integer(claims: &Payload, path: &ClaimPath) -> Result<Option<i64>, Refused> {
     match at(claims, path)? {
         None => Ok(None),
-        Some(value) => value
-            .as_i64()
-            .map(Some)
-            .ok_or_else(|| wrong_type(path, "an integer")),
+        Some(value) => value.as_i64().map(Some).ok_or_else(|| wrong_type(path, "an integer")),
     }
 }
 
 fn map_index(claims: &Payload, path: &ClaimPath) -> Result<Option<u32>, Refused> {
     match integer(claims, path)? {
         None | Some(-1) => Ok(None),
-        Some(index) => u32::try_from(index)
-            .map(Some)
-            .map_err(|_| bad_value(path, "it is out of range")),
+        Some(index) => u32::try_from(index).map(Some).map_err(|_| bad_value(path, "it is out of range")),
     }
 }
 
@@ -319,9 +287,7 @@ fn try_number(claims: &Payload, path: &ClaimPath) -> Result<u32, Refused> {
 }
 
 fn text(claims: &Payload, path: &ClaimPath) -> Result<Option<String>, Refused> {
-    string(at(claims, path)?, path)?
-        .map(|text| checked_text(text, path))
-        .transpose()
+    string(at(claims, path)?, path)?.map(|text| checked_text(text, path)).transpose()
 }
 
 /// A string is never taken for a list of one, nor split: `"a,admins"` is no membership.
@@ -348,10 +314,7 @@ fn checked_text(text: &str, path: &ClaimPath) -> Result<String, Refused> {
             || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
     };
     if text.is_empty() || text.len() > MAX_TEXT || text.chars().any(hides) {
-        return Err(bad_value(
-            path,
-            "it is empty, too long or has invisible characters",
-        ));
+        return Err(bad_value(path, "it is empty, too long or has invisible characters"));
     }
     Ok(text.to_owned())
 }

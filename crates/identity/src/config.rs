@@ -183,11 +183,7 @@ impl IssuerConfig {
     pub fn validate(&self) -> Vec<ConfigFault> {
         let mut faults = Vec::new();
         let mut fault = |option, message: String| {
-            faults.push(ConfigFault {
-                issuer: self.name.clone(),
-                option,
-                message,
-            });
+            faults.push(ConfigFault { issuer: self.name.clone(), option, message });
         };
         if let Err(why) = Endpoint::issuer(&self.iss) {
             fault("iss", format!("{:?} {why}", self.iss));
@@ -198,20 +194,14 @@ impl IssuerConfig {
             fault("jwks_uri", format!("{uri:?} {why}"));
         }
         if !printable(&self.audience) {
-            fault(
-                "audience",
-                "is empty, too long or has spaces: write one exact value".into(),
-            );
+            fault("audience", "is empty, too long or has spaces: write one exact value".into());
         }
         if self.algorithms.is_empty() {
             fault("algorithms", "is empty: pin at least one, such as RS256".into());
         }
         if !self.types.iter().all(|typ| printable(typ)) || (self.types.is_empty() && !self.allow_missing_type)
         {
-            fault(
-                "types",
-                "accepts nothing, or has an empty value: write values such as JWT".into(),
-            );
+            fault("types", "accepts nothing, or has an empty value: write values such as JWT".into());
         }
         for (option, value, min, max) in self.ranges() {
             if value < min || value > max {
@@ -222,10 +212,7 @@ impl IssuerConfig {
             fault("attestation", "is for issuers of runs: remove it".into());
         }
         for name in self.claims.misplaced(self.kind) {
-            fault(
-                "claims",
-                format!("names {name}, which this kind of issuer has no use for: remove it"),
-            );
+            fault("claims", format!("names {name}, which this kind of issuer has no use for: remove it"));
         }
         faults
     }
@@ -258,11 +245,7 @@ pub(crate) fn validate_all(issuers: &[IssuerConfig]) -> Vec<ConfigFault> {
         ];
         for (option, _) in shared.into_iter().filter(|(_, shared)| *shared) {
             let message = "is that of another issuer too: each has its own".to_owned();
-            faults.push(ConfigFault {
-                issuer: issuer.name.clone(),
-                option,
-                message,
-            });
+            faults.push(ConfigFault { issuer: issuer.name.clone(), option, message });
         }
     }
     faults
@@ -274,12 +257,7 @@ mod tests {
     use crate::claim_map::ClaimPath;
 
     fn issuer() -> IssuerConfig {
-        IssuerConfig::new(
-            "prod".parse().unwrap(),
-            "https://airflow.example.com",
-            Kind::Run,
-            "cortex",
-        )
+        IssuerConfig::new("prod".parse().unwrap(), "https://airflow.example.com", Kind::Run, "cortex")
     }
 
     #[test]
@@ -290,13 +268,7 @@ mod tests {
         assert_eq!(read, issuer());
         assert_eq!(read.validate(), []);
         assert!(read.is_single_use());
-        assert!(
-            !IssuerConfig {
-                kind: Kind::Person,
-                ..read
-            }
-            .is_single_use()
-        );
+        assert!(!IssuerConfig { kind: Kind::Person, ..read }.is_single_use());
     }
 
     #[test]
@@ -347,11 +319,7 @@ mod tests {
             let mut config = issuer();
             spoil(&mut config);
             let faults = config.validate();
-            assert_eq!(
-                faults.iter().map(|f| f.option).collect::<Vec<_>>(),
-                [option],
-                "{faults:?}"
-            );
+            assert_eq!(faults.iter().map(|f| f.option).collect::<Vec<_>>(), [option], "{faults:?}");
         }
     }
 
@@ -368,10 +336,7 @@ mod tests {
 
     #[test]
     fn two_issuers_share_neither_name_nor_url() {
-        let options: Vec<_> = validate_all(&[issuer(), issuer()])
-            .into_iter()
-            .map(|f| f.option)
-            .collect();
+        let options: Vec<_> = validate_all(&[issuer(), issuer()]).into_iter().map(|f| f.option).collect();
         assert_eq!(options, ["name", "iss"]);
     }
 }

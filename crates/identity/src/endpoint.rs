@@ -61,10 +61,7 @@ impl Endpoint {
     /// appended to the issuer without its trailing slash.
     pub(crate) fn discovery(&self) -> Url {
         let mut url = self.url.clone();
-        let path = format!(
-            "{}/.well-known/openid-configuration",
-            url.path().trim_end_matches('/')
-        );
+        let path = format!("{}/.well-known/openid-configuration", url.path().trim_end_matches('/'));
         url.set_path(&path);
         url
     }
@@ -74,16 +71,8 @@ fn loopback(host: &str) -> Result<bool, &'static str> {
     if host.ends_with('.') {
         return Err("has a host that ends with a dot");
     }
-    if let Ok(ip) = host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse::<IpAddr>()
-    {
-        return if ip.is_loopback() {
-            Ok(true)
-        } else {
-            Err("has an IP address as its host: write a name")
-        };
+    if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        return if ip.is_loopback() { Ok(true) } else { Err("has an IP address as its host: write a name") };
     }
     Ok(host == "localhost")
 }
@@ -139,18 +128,9 @@ mod tests {
     #[test]
     fn discovery_appends_to_the_path() {
         for (iss, expected) in [
-            (
-                "https://a.example",
-                "https://a.example/.well-known/openid-configuration",
-            ),
-            (
-                "https://a.example/",
-                "https://a.example/.well-known/openid-configuration",
-            ),
-            (
-                "https://a.example/t/v2.0",
-                "https://a.example/t/v2.0/.well-known/openid-configuration",
-            ),
+            ("https://a.example", "https://a.example/.well-known/openid-configuration"),
+            ("https://a.example/", "https://a.example/.well-known/openid-configuration"),
+            ("https://a.example/t/v2.0", "https://a.example/t/v2.0/.well-known/openid-configuration"),
         ] {
             assert_eq!(Endpoint::issuer(iss).unwrap().discovery().as_str(), expected);
         }

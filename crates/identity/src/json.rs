@@ -22,11 +22,7 @@ pub(crate) struct Limits {
 pub(crate) fn object(bytes: &[u8], limits: Limits) -> Result<Map<String, Value>, serde_json::Error> {
     let left = Cell::new(limits.values);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict {
-        depth: limits.depth,
-        left: &left,
-    }
-    .deserialize(&mut reader)?;
+    let value = Strict { depth: limits.depth, left: &left }.deserialize(&mut reader)?;
     reader.end()?;
     match value {
         Value::Object(map) => Ok(map),
@@ -42,10 +38,7 @@ struct Strict<'a> {
 
 impl Strict<'_> {
     fn inner<E: Error>(self) -> Result<Self, E> {
-        let depth = self
-            .depth
-            .checked_sub(1)
-            .ok_or_else(|| E::custom("nested too deeply"))?;
+        let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom("nested too deeply"))?;
         Ok(Self { depth, ..self })
     }
 }
@@ -54,11 +47,7 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        let left = self
-            .left
-            .get()
-            .checked_sub(1)
-            .ok_or_else(|| D::Error::custom("too many values"))?;
+        let left = self.left.get().checked_sub(1).ok_or_else(|| D::Error::custom("too many values"))?;
         self.left.set(left);
         deserializer.deserialize_any(self)
     }
@@ -88,9 +77,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("not a finite number"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {

@@ -129,10 +129,7 @@ impl KeyCache {
     ) -> Result<Self, &'static str> {
         let source = match &config.jwks_uri {
             Some(uri) => Source::KeySet(Endpoint::parse(uri)?),
-            None => Source::Discovery {
-                iss: config.iss.clone(),
-                endpoint,
-            },
+            None => Source::Discovery { iss: config.iss.clone(), endpoint },
         };
         Ok(Self {
             issuer: config.name.clone(),
@@ -172,9 +169,7 @@ impl KeyCache {
     pub(crate) async fn refresh_if_due(self: &Arc<Self>) {
         let fresh = |cache: &Self| {
             let loaded = cache.loaded.load();
-            loaded
-                .as_ref()
-                .is_some_and(|loaded| !elapsed(loaded.at, cache.clock.now(), cache.max_age))
+            loaded.as_ref().is_some_and(|loaded| !elapsed(loaded.at, cache.clock.now(), cache.max_age))
         };
         if !fresh(self) {
             self.refresh_unless(fresh).await;
@@ -245,18 +240,14 @@ impl KeyCache {
             Source::KeySet(endpoint) => self.document(endpoint.url().clone()).await?,
             Source::Discovery { iss, endpoint } => {
                 let found = self.document(endpoint.discovery()).await?;
-                self.document(key_set_url(&found, iss, endpoint)?.url().clone())
-                    .await?
+                self.document(key_set_url(&found, iss, endpoint)?.url().clone()).await?
             }
         };
         Ok(KeySet::parse(&document, &self.pinned)?)
     }
 
     async fn document(&self, url: reqwest::Url) -> Result<Vec<u8>, FetchError> {
-        let request = self
-            .http
-            .get(url)
-            .header(reqwest::header::ACCEPT, "application/json");
+        let request = self.http.get(url).header(reqwest::header::ACCEPT, "application/json");
         let mut response = request.send().await?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(FetchError::Status(response.status().as_u16()));
@@ -285,11 +276,7 @@ impl KeyCache {
             keys: self.current().map_or(0, |keys| keys.len()),
             dropped: loaded.as_ref().map_or(0, |loaded| loaded.keys.dropped().len()),
             age: loaded.as_ref().map(|loaded| self.age(loaded)),
-            last_error: self
-                .last_error
-                .load()
-                .as_ref()
-                .map(|error| error.as_str().to_owned()),
+            last_error: self.last_error.load().as_ref().map(|error| error.as_str().to_owned()),
         }
     }
 }
@@ -324,10 +311,7 @@ mod tests {
             let document = serde_json::json!({"issuer": iss, "jwks_uri": jwks_uri}).to_string();
             key_set_url(document.as_bytes(), "https://idp.example.com", &issuer).is_ok()
         };
-        assert!(ask(
-            "https://idp.example.com",
-            "https://keys.example.net/jwks?p=x"
-        ));
+        assert!(ask("https://idp.example.com", "https://keys.example.net/jwks?p=x"));
         assert!(!ask("https://idp.example.com/", "https://keys.example.net/jwks"));
         assert!(!ask("https://evil.example", "https://keys.example.net/jwks"));
         for inwards in [

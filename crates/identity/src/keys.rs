@@ -23,10 +23,7 @@ use crate::json::{self, Limits};
 use crate::token::well_formed_kid;
 
 /// Certificate chains nest and repeat, so a key set may be larger than a token.
-const DOCUMENT: Limits = Limits {
-    depth: 10,
-    values: 10_000,
-};
+const DOCUMENT: Limits = Limits { depth: 10, values: 10_000 };
 
 /// The most keys that a set may have.
 const MAX_KEYS: usize = 100;
@@ -136,20 +133,13 @@ impl KeySet {
         if keys.is_empty() {
             return Err(BadKeySet::Empty);
         }
-        Ok(Self {
-            digest: Digest::of(document),
-            keys,
-            dropped,
-        })
+        Ok(Self { digest: Digest::of(document), keys, dropped })
     }
 
     /// The key that a token's header means: the one with this id, or the only one if the header has no id.
     pub(crate) fn find(&self, kid: Option<&str>) -> Option<&Key> {
         match (kid, self.keys.as_slice()) {
-            (Some(kid), keys) => keys
-                .iter()
-                .find(|(own, _)| own.as_deref() == Some(kid))
-                .map(|(_, key)| key),
+            (Some(kid), keys) => keys.iter().find(|(own, _)| own.as_deref() == Some(kid)).map(|(_, key)| key),
             (None, [(_, only)]) => Some(only),
             (None, _) => None,
         }
@@ -183,10 +173,7 @@ fn usable(jwk: Value, pinned: &[Algorithm]) -> Result<(Option<String>, Key), Dro
         return Err(Dropped::Private);
     }
     let for_signatures = jwk.usage.as_deref().is_none_or(|usage| usage == "sig");
-    let for_verifying = jwk
-        .key_ops
-        .as_ref()
-        .is_none_or(|ops| ops.iter().any(|op| op == "verify"));
+    let for_verifying = jwk.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
     if !for_signatures || !for_verifying {
         return Err(Dropped::Use);
     }
@@ -233,15 +220,11 @@ fn rsa(parameters: &'static RsaParameters, jwk: &Jwk) -> Option<ParsedPublicKey>
     let first = n.iter().position(|byte| *byte != 0)?;
     let n = n.get(first..)?;
     let bits = n.len() * 8 - usize::try_from(n.first()?.leading_zeros()).ok()?;
-    let exponent = e
-        .iter()
-        .try_fold(0_u32, |sum, byte| Some(sum.checked_mul(256)? | u32::from(*byte)))?;
+    let exponent = e.iter().try_fold(0_u32, |sum, byte| Some(sum.checked_mul(256)? | u32::from(*byte)))?;
     if !(2048..=8192).contains(&bits) || exponent <= 1 << 16 || exponent % 2 == 0 {
         return None;
     }
-    RsaPublicKeyComponents { n, e: &e }
-        .to_parsed_public_key(parameters)
-        .ok()
+    RsaPublicKeyComponents { n, e: &e }.to_parsed_public_key(parameters).ok()
 }
 
 /// The uncompressed point (SEC 1, section 2.3.3) whose coordinates have `length` bytes each.

@@ -83,11 +83,7 @@ pub enum SetupError {
 }
 
 fn join(faults: &[ConfigFault]) -> String {
-    faults
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// What is known of one issuer, for metrics, readiness and the console.
@@ -145,21 +141,12 @@ impl Identity {
         for config in issuers {
             let fault = |why: &str| {
                 let issuer = config.name.clone();
-                SetupError::Config(vec![ConfigFault {
-                    issuer,
-                    option: "iss",
-                    message: why.into(),
-                }])
+                SetupError::Config(vec![ConfigFault { issuer, option: "iss", message: why.into() }])
             };
             let issuer = Issuer::new(config, http.clone(), Arc::clone(&clock)).map_err(fault)?;
             by_iss.insert(config.iss.clone(), Arc::new(issuer));
         }
-        Ok(Self {
-            issuers: by_iss,
-            own,
-            clock,
-            remembered: Cache::new(CACHED_TOKENS),
-        })
+        Ok(Self { issuers: by_iss, own, clock, remembered: Cache::new(CACHED_TOKENS) })
     }
 
     /// Verifies `token`. It waits only when the issuer's keys have to be fetched, then at most 5 seconds.
@@ -179,11 +166,7 @@ impl Identity {
         };
         let (verified, under) = issuer.verify(&token, digest).await?;
         let verified = Arc::new(verified);
-        let entry = Remembered {
-            verified: Arc::clone(&verified),
-            issuer: Arc::clone(issuer),
-            under,
-        };
+        let entry = Remembered { verified: Arc::clone(&verified), issuer: Arc::clone(issuer), under };
         self.remembered.insert(digest, entry);
         Ok(verified)
     }
@@ -248,11 +231,7 @@ fn faults(issuers: &[IssuerConfig], own: Option<&OwnIssuer>) -> Vec<ConfigFault>
         let shared = [("iss", issuer.iss == own.iss), ("name", issuer.name == own.name)];
         for (option, _) in shared.into_iter().filter(|(_, shared)| *shared) {
             let message = "is that of Cortex itself: it does not trust its own tokens".to_owned();
-            faults.push(ConfigFault {
-                issuer: issuer.name.clone(),
-                option,
-                message,
-            });
+            faults.push(ConfigFault { issuer: issuer.name.clone(), option, message });
         }
     }
     faults

@@ -145,27 +145,16 @@ pub(crate) struct Refused {
 
 impl Refused {
     pub(crate) fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            reason,
-            detail: detail.into(),
-        }
+        Self { reason, detail: detail.into() }
     }
 
     /// The refusal of a token that anyone could have made up.
     pub(crate) fn unverified(self) -> Rejection {
-        Rejection {
-            reason: self.reason,
-            verified: None,
-            detail: self.detail,
-        }
+        Rejection { reason: self.reason, verified: None, detail: self.detail }
     }
 
     /// The refusal of a genuine token.
     pub(crate) fn verified(self, known: Known) -> Rejection {
-        Rejection {
-            reason: self.reason,
-            verified: Some(Box::new(known)),
-            detail: self.detail,
-        }
+        Rejection { reason: self.reason, verified: Some(Box::new(known)), detail: self.detail }
     }
 }

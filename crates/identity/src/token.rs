@@ -21,16 +21,10 @@ pub(crate) fn check_size(token: &str) -> Result<(), Refused> {
 }
 
 /// A payload with a few hundred groups still fits.
-const PAYLOAD: Limits = Limits {
-    depth: 8,
-    values: 1_000,
-};
+const PAYLOAD: Limits = Limits { depth: 8, values: 1_000 };
 
 /// A header has a handful of members.
-const HEADER: Limits = Limits {
-    depth: 8,
-    values: 100,
-};
+const HEADER: Limits = Limits { depth: 8, values: 100 };
 
 /// The longest key id, in bytes.
 const MAX_KID: usize = 256;
@@ -127,17 +121,12 @@ pub(crate) fn well_formed_kid(kid: &str) -> bool {
 
 /// Base64url without padding, and with the spare bits zero: one spelling for each sequence of bytes.
 fn decode(part: &str) -> Result<Vec<u8>, Refused> {
-    URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| Refused::new(Reason::Shape, "a part is not base64url"))
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| Refused::new(Reason::Shape, "a part is not base64url"))
 }
 
 fn object(bytes: &[u8], limits: Limits) -> Result<Map<String, Value>, Refused> {
     // The parser's message may quote the token, so it is left out.
     json::object(bytes, limits).map_err(|error| {
-        Refused::new(
-            Reason::Json,
-            format!("not a plain JSON object, at column {}", error.column()),
-        )
+        Refused::new(Reason::Json, format!("not a plain JSON object, at column {}", error.column()))
     })
 }

@@ -149,10 +149,7 @@ impl Issuer {
 
     async fn check_signature(&self, token: &Unverified<'_>) -> Result<Digest, Refused> {
         if !self.algorithms.contains(&token.algorithm) {
-            return Err(Refused::new(
-                Reason::Alg,
-                "the issuer is not pinned to this algorithm",
-            ));
+            return Err(Refused::new(Reason::Alg, "the issuer is not pinned to this algorithm"));
         }
         let keys = self.keys.for_token(token.kid.as_deref()).await;
         let keys = keys.ok_or_else(|| Refused::new(Reason::JwksUnavailable, "no keys of the issuer"))?;
@@ -166,11 +163,7 @@ impl Issuer {
         claims::check_audience(&token.claims, &self.audience)?;
         let expires_at = self.lifetime.check(&token.claims, self.clock.now())?;
         let subject = claims::subject(&token.claims)?;
-        let replay = if self.single_use {
-            Some(self.replay(token, expires_at)?)
-        } else {
-            None
-        };
+        let replay = if self.single_use { Some(self.replay(token, expires_at)?) } else { None };
         Ok(Verified {
             principal: self.mapping.principal(&self.name, subject, &token.claims)?,
             kind: self.kind,
@@ -187,39 +180,25 @@ impl Issuer {
             None => self.allow_missing_type,
             Some(typ) => {
                 let typ = typ.strip_prefix("application/").unwrap_or(typ);
-                self.types
-                    .iter()
-                    .any(|accepted| accepted.eq_ignore_ascii_case(typ))
+                self.types.iter().any(|accepted| accepted.eq_ignore_ascii_case(typ))
             }
         };
-        if accepted {
-            Ok(())
-        } else {
-            Err(Refused::new(Reason::Typ, "typ is not one of the accepted types"))
-        }
+        if accepted { Ok(()) } else { Err(Refused::new(Reason::Typ, "typ is not one of the accepted types")) }
     }
 
     fn replay(&self, token: &Unverified<'_>, expires_at: Timestamp) -> Result<Replay, Refused> {
         let jti_hash = Digest::of(claims::jti(&token.claims)?.as_bytes());
         let kept = self.lifetime.leeway() + REPLICA_SKEW;
         let expires_at = expires_at.saturating_add(kept).unwrap_or(Timestamp::MAX);
-        Ok(Replay {
-            issuer: self.name.clone(),
-            jti_hash,
-            expires_at,
-        })
+        Ok(Replay { issuer: self.name.clone(), jti_hash, expires_at })
     }
 }
 
 /// Whether one of `keys` signed `token`.
 pub(crate) fn signed_by(keys: &KeySet, token: &Unverified<'_>) -> Result<(), Refused> {
     let key = keys.find(token.kid.as_deref());
-    let key = key.ok_or_else(|| {
-        Refused::new(
-            Reason::Kid,
-            "the key set has no such key, or the token names none",
-        )
-    })?;
+    let key =
+        key.ok_or_else(|| Refused::new(Reason::Kid, "the key set has no such key, or the token names none"))?;
     if !key.allows(token.algorithm) {
         return Err(Refused::new(Reason::Alg, "the key is not for this algorithm"));
     }
@@ -233,9 +212,5 @@ pub(crate) fn signed_by(keys: &KeySet, token: &Unverified<'_>) -> Result<(), Ref
 /// What may be recorded of a genuine token that is refused.
 pub(crate) fn known(issuer: &IssuerName, token: &Unverified<'_>, token_digest: Digest) -> Known {
     let subject = claims::subject(&token.claims).ok().map(str::to_owned);
-    Known {
-        issuer: issuer.clone(),
-        subject,
-        token_digest,
-    }
+    Known { issuer: issuer.clone(), subject, token_digest }
 }

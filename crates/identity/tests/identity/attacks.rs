@@ -13,17 +13,9 @@ async fn algorithms_are_pinned() {
     let world = World::new().await;
     let payload = world.run_claims("prod").to_string();
     let mut attacks = Vec::new();
-    for alg in [
-        "none", "nOnE", "NONE", "", "rs256", "HS256", "RS512", "ES512", "RSA1_5",
-    ] {
+    for alg in ["none", "nOnE", "NONE", "", "rs256", "HS256", "RS512", "ES512", "RSA1_5"] {
         let unsigned = format!("{}.{}.", b64(header(&json!({"alg": alg}))), b64(&payload));
-        attacks.push(attack(
-            "A1",
-            format!("alg {alg:?}"),
-            unsigned,
-            Reason::Alg,
-            Unverified,
-        ));
+        attacks.push(attack("A1", format!("alg {alg:?}"), unsigned, Reason::Alg, Unverified));
     }
     for alg in [json!(null), json!(7), json!(["RS256"])] {
         let odd = token_of(&header(&json!({"alg": alg})), &payload, &RSA);
@@ -119,13 +111,7 @@ async fn signatures_are_the_issuers_own() {
             Unverified,
         ),
         attack("sig", "empty", format!("{message}."), Reason::Sig, Unverified),
-        attack(
-            "sig",
-            "zeros",
-            format!("{message}.{}", b64([0; 256])),
-            Reason::Sig,
-            Unverified,
-        ),
+        attack("sig", "zeros", format!("{message}.{}", b64([0; 256])), Reason::Sig, Unverified),
         attack("sig", "of another token", swapped, Reason::Sig, Unverified),
         // `people` has a key of the same id: keys are the issuer's own, never found by id alone.
         attack(
@@ -137,27 +123,16 @@ async fn signatures_are_the_issuers_own() {
         ),
     ];
     let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
-    let order: Vec<u8> = (0..32)
-        .map(|i| u8::from_str_radix(&order[2 * i..2 * i + 2], 16).unwrap())
-        .collect();
+    let order: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&order[2 * i..2 * i + 2], 16).unwrap()).collect();
     for (what, signature) in [
         ("r = s = 0", vec![0; 64]),
         ("r = s = n", [order.clone(), order].concat()),
-        (
-            "r = s = 1",
-            [[&[0; 31][..], &[1]].concat(), [&[0; 31][..], &[1]].concat()].concat(),
-        ),
+        ("r = s = 1", [[&[0; 31][..], &[1]].concat(), [&[0; 31][..], &[1]].concat()].concat()),
         ("DER", vec![0x30, 0x06, 0x02, 0x01, 0x01, 0x02, 0x01, 0x01]),
         ("too short", vec![1; 63]),
         ("too long", vec![1; 65]),
     ] {
-        attacks.push(attack(
-            "A9",
-            what,
-            format!("{es_message}.{}", b64(signature)),
-            Reason::Sig,
-            Unverified,
-        ));
+        attacks.push(attack("A9", what, format!("{es_message}.{}", b64(signature)), Reason::Sig, Unverified));
     }
     run(&world, attacks).await;
 }
@@ -191,11 +166,7 @@ async fn json_is_one_plain_object_of_bounded_depth_and_size() {
     let deep = |levels: usize| {
         world.prod(|claims| claims["x"] = (1..levels).fold(json!(1), |inner, _| json!([inner])))
     };
-    let nested = format!(
-        r#"{{"iss": "{iss}", "x": {}{}}}"#,
-        "[".repeat(5_000),
-        "]".repeat(5_000)
-    );
+    let nested = format!(r#"{{"iss": "{iss}", "x": {}{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
     let keys: Vec<_> = (0..1_100).map(|i| format!(r#""{i}":0"#)).collect();
     let many = format!(r#"{{"iss": "{iss}", {}}}"#, keys.join(","));
     let mut attacks = vec![attack("A14", "nine levels", deep(9), Reason::Json, Unverified)];
@@ -223,13 +194,8 @@ async fn members_that_appear_twice_are_refused() {
     let escaped = text.replacen(r#""dag_id":"#, r#""dag\u005fid":"evil","dag_id":"#, 1);
     let twice_iss = text.replacen('{', r#"{"iss":"https://evil.example","#, 1);
     let twice_alg = r#"{"alg":"none","alg":"RS256","kid":"main"}"#;
-    let mut attacks = vec![attack(
-        "dup",
-        "header",
-        token_of(twice_alg, &text, &RSA),
-        Reason::Json,
-        Unverified,
-    )];
+    let mut attacks =
+        vec![attack("dup", "header", token_of(twice_alg, &text, &RSA), Reason::Json, Unverified)];
     for payload in [evil, escaped, twice_iss] {
         assert_ne!(payload, text);
         let bad = token_of(&header(&json!({})), &payload, &RSA);
@@ -286,23 +252,14 @@ async fn cortex_does_not_trust_its_own_tokens() {
         &world,
         vec![
             attack("A29", "genuine", genuine.as_str(), Reason::SelfIssuer, Denial),
-            attack(
-                "A29",
-                "a credential",
-                credential.as_str(),
-                Reason::SelfIssuer,
-                Denial,
-            ),
+            attack("A29", "a credential", credential.as_str(), Reason::SelfIssuer, Denial),
             attack("A29", "forged", forged, Reason::Sig, Unverified),
             attack("A29", "unknown key", stranger, Reason::Kid, Unverified),
         ],
     )
     .await;
     let known = world.verify(&genuine).await.unwrap_err().verified.unwrap();
-    assert_eq!(
-        (known.issuer, known.subject.as_deref()),
-        (name("cortex"), claims["sub"].as_str())
-    );
+    assert_eq!((known.issuer, known.subject.as_deref()), (name("cortex"), claims["sub"].as_str()));
     assert_eq!(world.idp.requests(), 0);
 }
 
@@ -323,14 +280,8 @@ async fn cortex_cannot_be_configured_to_trust_itself_or_the_network() {
         };
         let config = IssuerConfig::new(name("prod"), iss, Kind::Run, AUDIENCE);
         let made = Identity::new(&[config], Some(own), clock.clone(), reqwest::Client::builder());
-        let Err(SetupError::Config(faults)) = made else {
-            panic!("A22 {iss}: accepted")
-        };
-        assert_eq!(
-            faults.iter().map(|fault| fault.option).collect::<Vec<_>>(),
-            ["iss"],
-            "{iss}"
-        );
+        let Err(SetupError::Config(faults)) = made else { panic!("A22 {iss}: accepted") };
+        assert_eq!(faults.iter().map(|fault| fault.option).collect::<Vec<_>>(), ["iss"], "{iss}");
     }
 }
 

@@ -45,8 +45,7 @@ impl Signer {
                 if alg == "PS256" {
                     pair.sign(&RSA_PSS_SHA256, &rng, message, &mut signature).unwrap();
                 } else {
-                    pair.sign(&RSA_PKCS1_SHA256, &rng, message, &mut signature)
-                        .unwrap();
+                    pair.sign(&RSA_PKCS1_SHA256, &rng, message, &mut signature).unwrap();
                 }
                 signature
             }
@@ -82,11 +81,7 @@ pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
 /// A token with this header and this payload, whatever they are.
 pub(crate) fn token_of(header: &str, payload: &str, signer: &Signer) -> String {
     let alg = serde_json::from_str::<Value>(header).ok();
-    let alg = alg
-        .as_ref()
-        .and_then(|header| header["alg"].as_str())
-        .unwrap_or("RS256")
-        .to_owned();
+    let alg = alg.as_ref().and_then(|header| header["alg"].as_str()).unwrap_or("RS256").to_owned();
     let message = format!("{}.{}", b64(header), b64(payload));
     let signature = signer.sign(&alg, message.as_bytes());
     format!("{message}.{}", b64(signature))

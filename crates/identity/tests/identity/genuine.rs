@@ -14,25 +14,14 @@ async fn types_are_checked() {
     let world = World::new().await;
     let payload = world.run_claims("prod").to_string();
     let mut attacks = Vec::new();
-    for typ in [
-        "logout+jwt",
-        "at+jwt",
-        "application/at+jwt",
-        "secevent+jwt",
-        "dpop+jwt",
-        "",
-        "JWTX",
-    ] {
+    for typ in ["logout+jwt", "at+jwt", "application/at+jwt", "secevent+jwt", "dpop+jwt", "", "JWTX"] {
         let bad = token_of(&header(&json!({"typ": typ})), &payload, &RSA);
         attacks.push(attack("A8", typ, bad, Reason::Typ, Denial));
     }
     run(&world, attacks).await;
     for typ in ["JWT", "jwt", "application/jwt"] {
         assert!(
-            world
-                .verify(&token_of(&header(&json!({"typ": typ})), &payload, &RSA))
-                .await
-                .is_ok(),
+            world.verify(&token_of(&header(&json!({"typ": typ})), &payload, &RSA)).await.is_ok(),
             "{typ}"
         );
     }
@@ -83,10 +72,7 @@ async fn there_is_one_audience() {
     attacks.push(attack("A27", "absent", absent, Reason::Aud, Denial));
     run(&world, attacks).await;
     let listed = world.prod(|claims| claims["aud"] = json!([AUDIENCE]));
-    assert!(
-        world.verify(&listed).await.is_ok(),
-        "a list of exactly one is one"
-    );
+    assert!(world.verify(&listed).await.is_ok(), "a list of exactly one is one");
 }
 
 #[tokio::test]
@@ -105,12 +91,7 @@ async fn times_are_plain_and_bounded() {
         ("A19", "iat", json!(now + 31), Reason::Nbf),
         ("A20", "exp", json!(-1), Reason::Lifetime),
         ("A20", "exp", json!(1e18), Reason::Lifetime),
-        (
-            "A20",
-            "exp",
-            json!(1_000_000_000_000_000_000_u64),
-            Reason::Lifetime,
-        ),
+        ("A20", "exp", json!(1_000_000_000_000_000_000_u64), Reason::Lifetime),
         ("A20", "exp", json!(u64::MAX), Reason::Lifetime),
         ("A20", "exp", json!(300.5), Reason::Lifetime),
         ("A20", "exp", json!(now + 3601), Reason::Lifetime),
@@ -124,13 +105,7 @@ async fn times_are_plain_and_bounded() {
     }
     for claim in ["exp", "iat"] {
         let absent = world.prod(|claims| drop(claims.as_object_mut().unwrap().remove(claim)));
-        attacks.push(attack(
-            "A20",
-            format!("no {claim}"),
-            absent,
-            Reason::Lifetime,
-            Denial,
-        ));
+        attacks.push(attack("A20", format!("no {claim}"), absent, Reason::Lifetime, Denial));
     }
     run(&world, attacks).await;
 }
@@ -150,28 +125,13 @@ async fn clocks_may_differ_by_the_leeway_and_no_more() {
         (now, now + 30, now + 300),
         (now, now, now + 3600),
     ] {
-        assert!(
-            world.verify(&token(iat, nbf, exp)).await.is_ok(),
-            "{iat} {nbf} {exp}"
-        );
+        assert!(world.verify(&token(iat, nbf, exp)).await.is_ok(), "{iat} {nbf} {exp}");
     }
     run(
         &world,
         vec![
-            attack(
-                "exp",
-                "30 s ago",
-                token(now - 300, now - 300, now - 30),
-                Reason::Exp,
-                Denial,
-            ),
-            attack(
-                "A19",
-                "in 31 s",
-                token(now + 31, now, now + 331),
-                Reason::Nbf,
-                Denial,
-            ),
+            attack("exp", "30 s ago", token(now - 300, now - 300, now - 30), Reason::Exp, Denial),
+            attack("A19", "in 31 s", token(now + 31, now, now + 331), Reason::Nbf, Denial),
         ],
     )
     .await;
@@ -227,13 +187,7 @@ async fn a_runs_claims_are_strict() {
         attacks.push(attack("claim", format!("{claim} {value}"), bad, reason, Denial));
     }
     let flat = world.prod(|claims| claims["airflow"] = json!("finance"));
-    attacks.push(attack(
-        "claim",
-        "airflow is text",
-        flat,
-        Reason::ClaimType,
-        Denial,
-    ));
+    attacks.push(attack("claim", "airflow is text", flat, Reason::ClaimType, Denial));
     run(&world, attacks).await;
 }
 
@@ -241,25 +195,13 @@ async fn a_runs_claims_are_strict() {
 async fn subjects_and_token_ids_are_strict() {
     let world = World::new().await;
     let mut attacks = Vec::new();
-    for sub in [
-        json!(""),
-        json!(" ana"),
-        json!("an\u{e4}"),
-        json!("a\nb"),
-        json!("s".repeat(256)),
-    ] {
+    for sub in [json!(""), json!(" ana"), json!("an\u{e4}"), json!("a\nb"), json!("s".repeat(256))] {
         let bad = world.person(|claims| claims["sub"] = sub.clone());
         attacks.push(attack("sub", sub.to_string(), bad, Reason::Claim, Denial));
     }
     let numeric = world.person(|claims| claims["sub"] = json!(7));
     attacks.push(attack("sub", "7", numeric, Reason::ClaimType, Denial));
-    for jti in [
-        json!(null),
-        json!(7),
-        json!(""),
-        json!("a b"),
-        json!("j".repeat(257)),
-    ] {
+    for jti in [json!(null), json!(7), json!(""), json!("a b"), json!("j".repeat(257))] {
         let bad = world.prod(|claims| claims["jti"] = jti.clone());
         attacks.push(attack("jti", jti.to_string(), bad, Reason::Jti, Denial));
     }
@@ -270,22 +212,16 @@ async fn subjects_and_token_ids_are_strict() {
 async fn groups_are_an_array_of_strings() {
     let world = World::new().await;
     let mut attacks = Vec::new();
-    for groups in [
-        json!("admins"),
-        json!("a,admins"),
-        json!({"admins": true}),
-        json!(["a", ["admins"]]),
-        json!(7),
-    ] {
+    for groups in
+        [json!("admins"), json!("a,admins"), json!({"admins": true}), json!(["a", ["admins"]]), json!(7)]
+    {
         let bad = world.person(|claims| claims["groups"] = groups.clone());
         attacks.push(attack("A34", groups.to_string(), bad, Reason::ClaimType, Denial));
     }
     run(&world, attacks).await;
     let odd = world.person(|claims| claims["groups"] = json!(["a,admins", "Admins"]));
     let verified = world.verify(&odd).await.unwrap();
-    let Principal::Person(person) = verified.principal() else {
-        panic!("not a person")
-    };
+    let Principal::Person(person) = verified.principal() else { panic!("not a person") };
     assert!(!person.groups.contains("admins"), "neither split nor folded");
 }
 

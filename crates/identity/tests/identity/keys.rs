@@ -14,12 +14,7 @@ use crate::idp::Answer;
 use crate::world::World;
 
 fn status(world: &World, issuer: &str) -> IssuerStatus {
-    world
-        .identity
-        .status()
-        .into_iter()
-        .find(|status| status.issuer.as_str() == issuer)
-        .unwrap()
+    world.identity.status().into_iter().find(|status| status.issuer.as_str() == issuer).unwrap()
 }
 
 fn main_key() -> Value {
@@ -30,10 +25,7 @@ fn main_key() -> Value {
 async fn five_hundred_who_wait_cause_one_request() {
     let world = World::with(|config| config.jwks_min_refresh = 1).await;
     let gate = Arc::new(Semaphore::new(0));
-    world
-        .idp
-        .tenant("prod")
-        .answers(Answer::Gated(Arc::clone(&gate), main_key()));
+    world.idp.tenant("prod").answers(Answer::Gated(Arc::clone(&gate), main_key()));
     let mut callers = JoinSet::new();
     for caller in 0..500 {
         let token = world.prod(|claims| claims["jti"] = json!(format!("jti-{caller}")));
@@ -54,15 +46,9 @@ async fn a_new_key_is_found_and_made_up_ones_cost_the_issuer_nothing() {
     world.verify(&world.good()).await.unwrap();
     assert_eq!(prod.asked(), 1);
 
-    prod.answers(Answer::Keys(forge::jwks(&[
-        RSA.jwk("main"),
-        NEXT_RSA.jwk("next"),
-    ])));
+    prod.answers(Answer::Keys(forge::jwks(&[RSA.jwk("main"), NEXT_RSA.jwk("next")])));
     for made_up in 0..200 {
-        let rejection = world
-            .verify(&world.signed(&format!("k{made_up}"), &EVIL_RSA))
-            .await
-            .unwrap_err();
+        let rejection = world.verify(&world.signed(&format!("k{made_up}"), &EVIL_RSA)).await.unwrap_err();
         assert_eq!(rejection.reason, Reason::Kid);
     }
     assert_eq!(prod.asked(), 1, "within the floor");
@@ -70,12 +56,7 @@ async fn a_new_key_is_found_and_made_up_ones_cost_the_issuer_nothing() {
     world.pass(30);
     assert!(world.verify(&world.signed("next", &NEXT_RSA)).await.is_ok());
     for made_up in 0..200 {
-        assert!(
-            world
-                .verify(&world.signed(&format!("k{made_up}"), &EVIL_RSA))
-                .await
-                .is_err()
-        );
+        assert!(world.verify(&world.signed(&format!("k{made_up}"), &EVIL_RSA)).await.is_err());
     }
     assert_eq!(prod.asked(), 2);
 }
@@ -87,10 +68,7 @@ async fn a_failed_attempt_counts() {
     prod.answers(Answer::Status(500));
     for _ in 0..50 {
         let rejection = world.verify(&world.good()).await.unwrap_err();
-        assert_eq!(
-            (rejection.reason, rejection.is_temporary()),
-            (Reason::JwksUnavailable, true)
-        );
+        assert_eq!((rejection.reason, rejection.is_temporary()), (Reason::JwksUnavailable, true));
     }
     assert_eq!(prod.asked(), 1);
     prod.answers(Answer::Keys(main_key()));
@@ -104,10 +82,7 @@ async fn a_failed_attempt_counts() {
 async fn who_asked_may_go_away() {
     let world = World::new().await;
     let gate = Arc::new(Semaphore::new(0));
-    world
-        .idp
-        .tenant("prod")
-        .answers(Answer::Gated(Arc::clone(&gate), main_key()));
+    world.idp.tenant("prod").answers(Answer::Gated(Arc::clone(&gate), main_key()));
     let (identity, token) = (Arc::clone(&world.identity), world.good());
     let gone = tokio::spawn(async move { identity.verify(&token).await });
     world.idp.tenant("prod").arrival().await;
@@ -122,10 +97,7 @@ async fn who_asked_may_go_away() {
 async fn a_slow_issuer_holds_up_nobody_else() {
     let world = World::new().await;
     let gate = Arc::new(Semaphore::new(0));
-    world
-        .idp
-        .tenant("prod")
-        .answers(Answer::Gated(Arc::clone(&gate), main_key()));
+    world.idp.tenant("prod").answers(Answer::Gated(Arc::clone(&gate), main_key()));
     let (identity, token) = (Arc::clone(&world.identity), world.good());
     let slow = tokio::spawn(async move { identity.verify(&token).await });
     world.idp.tenant("prod").arrival().await;
@@ -141,10 +113,7 @@ async fn known_keys_serve_while_new_ones_are_looked_for() {
     world.verify(&world.good()).await.unwrap();
     let gate = Arc::new(Semaphore::new(0));
     world.idp.tenant("prod").arrival().await;
-    world
-        .idp
-        .tenant("prod")
-        .answers(Answer::Gated(Arc::clone(&gate), main_key()));
+    world.idp.tenant("prod").answers(Answer::Gated(Arc::clone(&gate), main_key()));
     world.pass(30);
     let (identity, token) = (Arc::clone(&world.identity), world.signed("unknown", &EVIL_RSA));
     let waits = tokio::spawn(async move { identity.verify(&token).await });
@@ -160,18 +129,9 @@ async fn known_keys_serve_while_new_ones_are_looked_for() {
 #[tokio::test]
 async fn an_issuer_that_never_answers_is_given_five_seconds() {
     let world = World::new().await;
-    world
-        .idp
-        .tenant("prod")
-        .answers(Answer::Gated(Arc::new(Semaphore::new(0)), main_key()));
-    assert_eq!(
-        world.verify(&world.good()).await.unwrap_err().reason,
-        Reason::JwksUnavailable
-    );
-    assert_eq!(
-        status(&world, "prod").keys.last_error.as_deref(),
-        Some("no answer within 5 seconds")
-    );
+    world.idp.tenant("prod").answers(Answer::Gated(Arc::new(Semaphore::new(0)), main_key()));
+    assert_eq!(world.verify(&world.good()).await.unwrap_err().reason, Reason::JwksUnavailable);
+    assert_eq!(status(&world, "prod").keys.last_error.as_deref(), Some("no answer within 5 seconds"));
 }
 
 #[tokio::test]
@@ -185,16 +145,10 @@ async fn an_outage_is_survived_for_an_hour_and_no_longer() {
         assert!(world.verify(&world.good()).await.is_ok());
     }
     let during = status(&world, "prod").keys;
-    assert_eq!(
-        (during.keys, during.age),
-        (1, Some(SignedDuration::from_secs(3600)))
-    );
+    assert_eq!((during.keys, during.age), (1, Some(SignedDuration::from_secs(3600))));
     assert_eq!(during.last_error.as_deref(), Some("answered HTTP 503"));
     world.pass(1);
-    assert_eq!(
-        world.verify(&world.good()).await.unwrap_err().reason,
-        Reason::JwksUnavailable
-    );
+    assert_eq!(world.verify(&world.good()).await.unwrap_err().reason, Reason::JwksUnavailable);
     assert_eq!(status(&world, "prod").keys.keys, 0);
 
     world.idp.tenant("prod").answers(Answer::Keys(main_key()));
@@ -210,25 +164,13 @@ async fn what_is_no_key_set_leaves_the_last_good_one() {
     world.verify(&world.good()).await.unwrap();
     let symmetric = json!({"kty": "oct", "kid": "main", "k": "c2VjcmV0"});
     for (answer, error) in [
-        (
-            Answer::Text("<html>Sign in</html>"),
-            "the key set is not a plain JSON object",
-        ),
+        (Answer::Text("<html>Sign in</html>"), "the key set is not a plain JSON object"),
         (Answer::Text("[]"), "the key set is not a plain JSON object"),
-        (
-            Answer::Text(r#"{"keys": {}}"#),
-            "the key set is not a plain JSON object",
-        ),
-        (
-            Answer::Text(r#"{"keys": [], "keys": []}"#),
-            "the key set is not a plain JSON object",
-        ),
+        (Answer::Text(r#"{"keys": {}}"#), "the key set is not a plain JSON object"),
+        (Answer::Text(r#"{"keys": [], "keys": []}"#), "the key set is not a plain JSON object"),
         (Answer::Keys(json!({"keys": []})), "no key that can be used"),
         (Answer::Keys(forge::jwks(&[symmetric])), "no key that can be used"),
-        (
-            Answer::Keys(forge::jwks(&vec![RSA.jwk("main"); 101])),
-            "more than 100 keys",
-        ),
+        (Answer::Keys(forge::jwks(&vec![RSA.jwk("main"); 101])), "more than 100 keys"),
         (Answer::Endless, "more than 1048576 bytes"),
         (Answer::Gzip, "compressed"),
         (Answer::Status(204), "HTTP 204"),
@@ -255,19 +197,10 @@ async fn an_issuer_that_cannot_be_reached_is_said_why() {
     let nobody = format!("http://{}/jwks", listener.local_addr().unwrap());
     drop(listener);
     let world = World::with(|config| config.jwks_uri = Some(nobody.clone())).await;
-    assert_eq!(
-        world.verify(&world.good()).await.unwrap_err().reason,
-        Reason::JwksUnavailable
-    );
+    assert_eq!(world.verify(&world.good()).await.unwrap_err().reason, Reason::JwksUnavailable);
     let last_error = status(&world, "prod").keys.last_error.unwrap();
-    assert!(
-        last_error.to_lowercase().contains("connection refused"),
-        "{last_error}"
-    );
-    assert!(
-        !last_error.contains("/jwks"),
-        "the URL is in the configuration: {last_error}"
-    );
+    assert!(last_error.to_lowercase().contains("connection refused"), "{last_error}");
+    assert!(!last_error.contains("/jwks"), "the URL is in the configuration: {last_error}");
 }
 
 #[tokio::test]
@@ -275,14 +208,8 @@ async fn redirects_are_not_followed() {
     let world = World::new().await;
     let elsewhere = format!("{}/jwks", world.idp.iss("people"));
     world.idp.tenant("prod").answers(Answer::Redirect(elsewhere));
-    assert_eq!(
-        world.verify(&world.good()).await.unwrap_err().reason,
-        Reason::JwksUnavailable
-    );
-    assert_eq!(
-        status(&world, "prod").keys.last_error.as_deref(),
-        Some("answered HTTP 302")
-    );
+    assert_eq!(world.verify(&world.good()).await.unwrap_err().reason, Reason::JwksUnavailable);
+    assert_eq!(status(&world, "prod").keys.last_error.as_deref(), Some("answered HTTP 302"));
     assert_eq!(world.idp.tenant("people").asked(), 0);
 }
 
@@ -293,31 +220,16 @@ async fn a_discovery_document_speaks_for_its_own_issuer_only() {
     let jwks_uri = format!("{}/jwks", world.idp.iss("prod"));
     let iss = world.idp.iss("prod");
     for (document, error) in [
-        (
-            json!({"issuer": world.idp.iss("people"), "jwks_uri": jwks_uri}),
-            "of another issuer",
-        ),
-        (
-            json!({"issuer": format!("{iss}/"), "jwks_uri": jwks_uri}),
-            "of another issuer",
-        ),
+        (json!({"issuer": world.idp.iss("people"), "jwks_uri": jwks_uri}), "of another issuer"),
+        (json!({"issuer": format!("{iss}/"), "jwks_uri": jwks_uri}), "of another issuer"),
         (json!({"jwks_uri": jwks_uri}), "malformed"),
         (json!({"issuer": iss}), "malformed"),
         (json!({"issuer": [iss], "jwks_uri": jwks_uri}), "malformed"),
-        (
-            json!({"issuer": iss, "jwks_uri": "http://keys.example/jwks"}),
-            "may not be fetched",
-        ),
-        (
-            json!({"issuer": iss, "jwks_uri": "https://169.254.169.254/"}),
-            "may not be fetched",
-        ),
+        (json!({"issuer": iss, "jwks_uri": "http://keys.example/jwks"}), "may not be fetched"),
+        (json!({"issuer": iss, "jwks_uri": "https://169.254.169.254/"}), "may not be fetched"),
     ] {
         prod.discovery_says(document.clone());
-        assert_eq!(
-            world.verify(&world.good()).await.unwrap_err().reason,
-            Reason::JwksUnavailable
-        );
+        assert_eq!(world.verify(&world.good()).await.unwrap_err().reason, Reason::JwksUnavailable);
         let last_error = status(&world, "prod").keys.last_error.unwrap();
         assert!(last_error.contains(error), "{document}: {last_error}");
         world.pass(30);
@@ -339,9 +251,7 @@ fn untrusted() -> Vec<(&'static str, Vec<Value>)> {
     let next = || NEXT_RSA.jwk("next");
     let next_with = |members: Value| {
         let mut jwk = next();
-        jwk.as_object_mut()
-            .unwrap()
-            .extend(members.as_object().unwrap().clone());
+        jwk.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
         vec![jwk]
     };
     let weak = forge::b64([&[0xc1][..], &[0x55; 127]].concat());
@@ -352,10 +262,7 @@ fn untrusted() -> Vec<(&'static str, Vec<Value>)> {
         ("another alg", next_with(json!({"alg": "RS512"}))),
         ("an alg that is not pinned", next_with(json!({"alg": "PS256"}))),
         ("HS256 on RSA", next_with(json!({"alg": "HS256"}))),
-        (
-            "symmetric",
-            vec![json!({"kty": "oct", "kid": "next", "k": "c2VjcmV0"})],
-        ),
+        ("symmetric", vec![json!({"kty": "oct", "kid": "next", "k": "c2VjcmV0"})]),
         ("a curve that is not pinned", vec![P256.jwk("next")]),
         ("1024 bits", next_with(json!({"n": weak}))),
         ("1024 bits behind zeros", next_with(json!({"n": padded}))),
@@ -363,16 +270,10 @@ fn untrusted() -> Vec<(&'static str, Vec<Value>)> {
         ("exponent 1", next_with(json!({"e": "AQ"}))),
         ("exponent 3", next_with(json!({"e": "Aw"}))),
         ("an even exponent", next_with(json!({"e": "AQAC"}))),
-        (
-            "no modulus",
-            vec![json!({"kty": "RSA", "kid": "next", "e": "AQAB"})],
-        ),
+        ("no modulus", vec![json!({"kty": "RSA", "kid": "next", "e": "AQAB"})]),
         ("a private part", next_with(json!({"d": "AQAB"}))),
         ("an id with a path", vec![NEXT_RSA.jwk("../next")]),
-        (
-            "an unknown type",
-            vec![json!({"kty": "AKP", "kid": "next", "alg": "ML-DSA-65"})],
-        ),
+        ("an unknown type", vec![json!({"kty": "AKP", "kid": "next", "alg": "ML-DSA-65"})]),
         ("no object", vec![json!("next")]),
         ("the same id twice", vec![next(), EVIL_RSA.jwk("next")]),
         ("the same key twice", vec![next(), next()]),
@@ -400,10 +301,7 @@ async fn a_point_that_is_not_on_its_curve_is_dropped() {
     let world = World::new().await;
     let odd = forge::b64([7; 32]);
     let off_curve = json!({"kty": "EC", "crv": "P-256", "kid": "bad", "x": odd, "y": odd});
-    world
-        .idp
-        .tenant("es")
-        .answers(Answer::Keys(forge::jwks(&[P256.jwk("es"), off_curve])));
+    world.idp.tenant("es").answers(Answer::Keys(forge::jwks(&[P256.jwk("es"), off_curve])));
     let token = forge::token("ES256", "es", &world.run_claims("es"), &P256);
     assert!(world.verify(&token).await.is_ok());
     assert_eq!(status(&world, "es").keys.dropped, 1);
@@ -447,20 +345,10 @@ async fn a_token_may_leave_out_the_key_id_where_there_is_one_key() {
     let world = World::new().await;
     let keys = forge::jwks(&[RSA.jwk("main"), NEXT_RSA.jwk("next")]);
     world.idp.tenant("prod").answers(Answer::Keys(keys));
-    assert_eq!(
-        world.verify(&unnamed(&world)).await.unwrap_err().reason,
-        Reason::Kid
-    );
+    assert_eq!(world.verify(&unnamed(&world)).await.unwrap_err().reason, Reason::Kid);
     world.pass(31);
-    assert_eq!(
-        world.verify(&unnamed(&world)).await.unwrap_err().reason,
-        Reason::Kid
-    );
-    assert_eq!(
-        world.idp.tenant("prod").asked(),
-        1,
-        "fetching again would not help"
-    );
+    assert_eq!(world.verify(&unnamed(&world)).await.unwrap_err().reason, Reason::Kid);
+    assert_eq!(world.idp.tenant("prod").asked(), 1, "fetching again would not help");
 }
 
 #[tokio::test]

@@ -43,19 +43,13 @@ async fn a_remembered_token_dies_with_its_key() {
     let second = world.verify(&token).await.unwrap();
     assert!(Arc::ptr_eq(&first, &second), "the same key set changes nothing");
 
-    world.idp.tenant("prod").answers(Answer::Keys(forge::jwks(&[
-        RSA.jwk("main"),
-        NEXT_RSA.jwk("next"),
-    ])));
+    world.idp.tenant("prod").answers(Answer::Keys(forge::jwks(&[RSA.jwk("main"), NEXT_RSA.jwk("next")])));
     world.pass(601);
     world.identity.refresh_due().await;
     let third = world.verify(&token).await.unwrap();
     assert!(!Arc::ptr_eq(&first, &third), "another key set: verified again");
 
-    world
-        .idp
-        .tenant("prod")
-        .answers(Answer::Keys(forge::jwks(&[NEXT_RSA.jwk("next")])));
+    world.idp.tenant("prod").answers(Answer::Keys(forge::jwks(&[NEXT_RSA.jwk("next")])));
     world.pass(601);
     world.identity.refresh_due().await;
     assert_eq!(world.verify(&token).await.unwrap_err().reason, Reason::Kid);
@@ -68,10 +62,7 @@ async fn a_remembered_token_needs_keys_that_are_not_too_old() {
     world.verify(&token).await.unwrap();
     world.idp.tenant("prod").answers(Answer::Status(503));
     world.pass(3600);
-    assert!(
-        world.verify(&token).await.is_ok(),
-        "the last good keys are kept for an hour"
-    );
+    assert!(world.verify(&token).await.is_ok(), "the last good keys are kept for an hour");
     world.pass(1);
     let rejection = world.verify(&token).await.unwrap_err();
     assert_eq!(rejection.reason, Reason::JwksUnavailable);

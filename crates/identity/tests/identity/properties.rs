@@ -99,10 +99,7 @@ proptest! {
 /// Every other spelling of a genuine token is refused, whichever bit of it is turned.
 #[test]
 fn a_token_has_one_spelling() {
-    let tokens = [
-        WORLD.good(),
-        forge::token("EdDSA", "ed", &WORLD.run_claims("ed"), &ED25519),
-    ];
+    let tokens = [WORLD.good(), forge::token("EdDSA", "ed", &WORLD.run_claims("ed"), &ED25519)];
     for token in tokens {
         assert!(accepted(&token));
         for position in 0..token.len() {

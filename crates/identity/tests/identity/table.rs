@@ -31,35 +31,18 @@ pub(crate) fn attack(
     reason: Reason,
     audit: Audit,
 ) -> Attack {
-    Attack {
-        id,
-        what: what.into(),
-        token: token.into(),
-        reason,
-        audit,
-    }
+    Attack { id, what: what.into(), token: token.into(), reason, audit }
 }
 
 /// Runs every attack; each is refused as the table says, and no part of a token shows in the refusal.
 pub(crate) async fn run(world: &World, attacks: Vec<Attack>) {
     assert!(!attacks.is_empty());
-    for Attack {
-        id,
-        what,
-        token,
-        reason,
-        audit,
-    } in attacks
-    {
+    for Attack { id, what, token, reason, audit } in attacks {
         let Err(rejection) = world.verify(&token).await else {
             panic!("{id} {what}: accepted");
         };
         assert_eq!(rejection.reason, reason, "{id} {what}: {}", rejection.detail);
-        let recorded = if rejection.verified.is_some() {
-            Denial
-        } else {
-            Unverified
-        };
+        let recorded = if rejection.verified.is_some() { Denial } else { Unverified };
         assert_eq!(recorded, audit, "{id} {what}");
         assert!(!rejection.is_temporary(), "{id} {what}");
         let shown = format!("{rejection} {rejection:?}");
@@ -75,9 +58,6 @@ pub(crate) async fn run(world: &World, attacks: Vec<Attack>) {
 /// A header with these members beside or instead of the usual ones.
 pub(crate) fn header(extra: &Value) -> String {
     let mut header = json!({"alg": "RS256", "kid": "main", "typ": "JWT"});
-    header
-        .as_object_mut()
-        .unwrap()
-        .extend(extra.as_object().unwrap().clone());
+    header.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     header.to_string()
 }

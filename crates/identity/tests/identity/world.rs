@@ -64,19 +64,10 @@ impl World {
                 json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": signer.kid(), "n": n, "e": e});
             forge::jwks(&[jwk]).to_string().into_bytes()
         };
-        let own_issuer = OwnIssuer {
-            name: name("cortex"),
-            iss: OWN_ISS.into(),
-            jwks: Box::new(jwks),
-        };
+        let own_issuer = OwnIssuer { name: name("cortex"), iss: OWN_ISS.into(), jwks: Box::new(jwks) };
         let http = reqwest::Client::builder().no_proxy();
         let identity = Identity::new(&issuers, Some(own_issuer), Arc::new(clock.clone()), http).unwrap();
-        Self {
-            idp,
-            clock,
-            identity: Arc::new(identity),
-            own,
-        }
+        Self { idp, clock, identity: Arc::new(identity), own }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
