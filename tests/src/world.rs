@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use cortex_cli::world::{Plan, World};
 use cortex_core::Clock;
-use cortex_core::clock::ManualClock;
+use cortex_core::clock::{ManualClock, SystemClock};
 use cortex_devdb::{DevDb, Options};
 use cortex_sandbox::RunClaims;
 use cortex_server::config::DatabaseConfig;
 use cortex_server::{Config, store};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -41,12 +41,36 @@ pub async fn database() -> String {
     server.url(&name)
 }
 
+/// The machine's clock, a little ahead when a test says so: for clients that read the machine's clock themselves.
+#[derive(Clone)]
+pub struct AheadClock(ManualClock);
+
+impl AheadClock {
+    /// Moves it further ahead by `by`; clones move along.
+    pub fn advance(&self, by: SignedDuration) {
+        self.0.advance(by);
+    }
+}
+
+impl Default for AheadClock {
+    fn default() -> Self {
+        Self(ManualClock::new(Timestamp::UNIX_EPOCH))
+    }
+}
+
+impl Clock for AheadClock {
+    fn now(&self) -> Timestamp {
+        let ahead = self.0.now().duration_since(Timestamp::UNIX_EPOCH);
+        SystemClock.now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
+    }
+}
+
 /// A test's world.
-pub struct TestWorld {
+pub struct TestWorld<C = ManualClock> {
     /// Clouds, issuer and Cortex.
     pub world: World,
     /// The clock of all of them.
-    pub clock: ManualClock,
+    pub clock: C,
     /// A client with no habits.
     pub http: Client,
 }
@@ -69,17 +93,35 @@ impl TestWorld {
     }
 
     /// The same with another configuration.
-    pub async fn start_with(adjust: fn(&mut Config)) -> Self {
+    pub async fn start_with(adjust: impl FnOnce(&mut Config) + Send + 'static) -> Self {
         Self::start_on(database().await, adjust).await
     }
 
     /// The same on a database that is there already.
-    pub async fn start_on(database_url: String, adjust: fn(&mut Config)) -> Self {
+    pub async fn start_on(database_url: String, adjust: impl FnOnce(&mut Config) + Send + 'static) -> Self {
         let clock = ManualClock::new(OPEN.parse().expect("a time"));
+        Self::build(clock, database_url, adjust).await
+    }
+}
+
+impl TestWorld<AheadClock> {
+    /// The example policies at the machine's time, for clients that nobody here wrote. Only `first-steps` is open
+    /// at every hour.
+    pub async fn start_live(adjust: impl FnOnce(&mut Config) + Send + 'static) -> Self {
+        Self::build(AheadClock::default(), database().await, adjust).await
+    }
+}
+
+impl<C: Clock + Clone> TestWorld<C> {
+    async fn build(
+        clock: C,
+        database_url: String,
+        adjust: impl FnOnce(&mut Config) + Send + 'static,
+    ) -> Self {
         let plan = Plan {
             clock: Arc::new(clock.clone()) as Arc<dyn Clock>,
             database_url: Some(database_url),
-            adjust,
+            adjust: Box::new(adjust),
             trusted_proxies: vec!["127.0.0.1/32".parse().expect("a network")],
             ..Plan::default()
         };
@@ -146,11 +188,12 @@ impl TestWorld {
 
     /// The record, as the database holds it: every leaf of these kinds, oldest first.
     pub async fn record(&self, kinds: &[&str]) -> Vec<Value> {
-        let leaves: Vec<Vec<u8>> = sqlx::query_scalar("SELECT leaf FROM record WHERE kind = ANY($1) ORDER BY id")
-            .bind(kinds.iter().map(ToString::to_string).collect::<Vec<_>>())
-            .fetch_all(self.pool())
-            .await
-            .expect("the record");
+        let leaves: Vec<Vec<u8>> =
+            sqlx::query_scalar("SELECT leaf FROM record WHERE kind = ANY($1) ORDER BY id")
+                .bind(kinds.iter().map(ToString::to_string).collect::<Vec<_>>())
+                .fetch_all(self.pool())
+                .await
+                .expect("the record");
         leaves.iter().map(|leaf| serde_json::from_slice(leaf).expect("JSON")).collect()
     }
 
