@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cortex_core::Clock;
 
 use crate::{
-    AwsConfig, Dataset, GoogleConfig, IssuerConfig, Ports, Role, SandboxConfig, ServiceAccount,
+    AwsConfig, Dataset, GoogleConfig, IssuerConfig, Member, Ports, Role, SandboxConfig, ServiceAccount,
     SnowflakeConfig, SnowflakeUser, User, WorkloadPool,
 };
 
@@ -15,14 +15,26 @@ const ACCOUNT: &str = "123456789012";
 /// The audience of Cortex's tokens for AWS.
 const AUDIENCE: &str = "sts.amazonaws.com";
 
+/// Cortex's tokens for AWS are about runs, in the long form or as a digest.
+const SUBJECTS: &str = "run*:*";
+
+/// The external id that the roles demand of the static user.
+const EXTERNAL_ID: &str = "cortex-sandbox";
+
 impl SandboxConfig {
     /// The world that the example policies are written for.
     ///
-    /// AWS account 123456789012: role `finance-publish`, bucket `finance-mart`; user `cortex-broker` with the
-    /// key `AKIASANDBOXBROKER001` and the secret `sandbox/broker`, who may assume the role (external id
-    /// `cortex-sandbox`) and write its inline policies. Google: pool `cortex` with provider `cortex` in project
-    /// number 1234567890, project `acme-finance` with the dataset `mart`, bound to the grant
-    /// `finance-publish`. Snowflake account `acme-prod`: user `FINANCE_SVC` with the role `FINANCE_PUBLISH`.
+    /// AWS account 123456789012: the roles `finance-publish` (bucket `finance-mart`) and `customer-erasure`
+    /// (bucket `customer-data`); the user `cortex-broker` with the key `AKIASANDBOXBROKER001` and the secret
+    /// `sandbox/broker`, who may assume both (external id `cortex-sandbox`) and write their inline policies.
+    ///
+    /// Google: the provider `cortex` of the pool `cortex` in the project with the number 1234567890. Project
+    /// `acme-finance`: the dataset `mart` is bound to the grant `finance-publish`, `payroll` to nobody. Project
+    /// `acme-marketing`: the dataset `attribution` is bound to the service account `attribution-loader`, which
+    /// the grant `marketing-attribution` may act as.
+    ///
+    /// Snowflake account `acme-prod`: `FINANCE_SVC` with the role `FINANCE_PUBLISH`, `RISK_SVC` with the role
+    /// `RISK_REFRESH`; both may log in with External OAuth, as a workload identity and with Cortex's keys.
     pub fn demo(cortex_issuer: String, clock: Arc<dyn Clock>) -> Self {
         Self {
             cortex_issuer,
@@ -37,51 +49,47 @@ impl SandboxConfig {
 }
 
 fn aws() -> AwsConfig {
-    let role = "arn:aws:iam::123456789012:role/finance-publish";
+    let role = |name: &str, bucket: &str| {
+        let (bucket, objects) = (format!("arn:aws:s3:::{bucket}"), format!("arn:aws:s3:::{bucket}/*"));
+        Role::new(name)
+            .trust_cortex(AUDIENCE, SUBJECTS)
+            .trust_user("cortex-broker", EXTERNAL_ID)
+            .allow(&["s3:*"], &[&bucket, &objects])
+    };
+    let roles = &["arn:aws:iam::123456789012:role/*"];
+    let broker = User::new("cortex-broker", "AKIASANDBOXBROKER001", "sandbox/broker")
+        .allow(&["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"], roles)
+        .allow(&["iam:*RolePolicy", "iam:ListRolePolicies"], roles);
     AwsConfig::new(ACCOUNT)
-        .role(
-            Role::new("finance-publish")
-                .trust_cortex(AUDIENCE, "run*:*")
-                .trust_user("cortex-broker", "cortex-sandbox")
-                .allow(
-                    &["s3:*"],
-                    &["arn:aws:s3:::finance-mart", "arn:aws:s3:::finance-mart/*"],
-                ),
-        )
-        .user(
-            User::new("cortex-broker", "AKIASANDBOXBROKER001", "sandbox/broker")
-                .allow(
-                    &["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
-                    &[role],
-                )
-                .allow(&["iam:*RolePolicy", "iam:ListRolePolicies"], &[role]),
-        )
+        .role(role("finance-publish", "finance-mart"))
+        .role(role("customer-erasure", "customer-data"))
+        .user(broker)
         .bucket("finance-mart")
+        .bucket("customer-data")
 }
 
 fn google() -> GoogleConfig {
     let pool = WorkloadPool::new(1_234_567_890, "cortex", "cortex");
-    let finance = pool.grant("finance-publish");
-    let email = "finance-publish@acme-finance.iam.gserviceaccount.com";
-    let account = crate::Member::service_account(email);
+    let (finance, marketing) = (pool.grant("finance-publish"), pool.grant("marketing-attribution"));
+    let publisher = "finance-publish@acme-finance.iam.gserviceaccount.com";
+    let loader = "attribution-loader@acme-marketing.iam.gserviceaccount.com";
+    let (as_publisher, as_loader) = (Member::service_account(publisher), Member::service_account(loader));
     GoogleConfig::new(pool)
-        .service_account(ServiceAccount::new(email).workload_identity_user(finance.clone()))
+        .service_account(ServiceAccount::new(publisher).workload_identity_user(finance.clone()))
+        .service_account(ServiceAccount::new(loader).workload_identity_user(marketing))
         .job_user("acme-finance", finance.clone())
-        .job_user("acme-finance", account.clone())
-        .dataset(
-            Dataset::new("acme-finance", "mart")
-                .writer(finance)
-                .writer(account)
-                .table("daily"),
-        )
+        .job_user("acme-finance", as_publisher.clone())
+        .job_user("acme-marketing", as_loader.clone())
+        .dataset(Dataset::new("acme-finance", "mart").writer(finance).writer(as_publisher).table("daily"))
         .dataset(Dataset::new("acme-finance", "payroll").table("salaries"))
+        .dataset(Dataset::new("acme-marketing", "attribution").writer(as_loader).table("touch_points"))
 }
 
 fn snowflake() -> SnowflakeConfig {
-    SnowflakeConfig::new("acme-prod").user(
-        SnowflakeUser::new("FINANCE_SVC")
-            .role("FINANCE_PUBLISH")
-            .workload_identity("cortex:FINANCE_SVC")
-            .cortex_keys(),
-    )
+    let user = |name: &str, role: &str| {
+        SnowflakeUser::new(name).role(role).workload_identity(&format!("cortex:{name}")).cortex_keys()
+    };
+    SnowflakeConfig::new("acme-prod")
+        .user(user("FINANCE_SVC", "FINANCE_PUBLISH"))
+        .user(user("RISK_SVC", "RISK_REFRESH"))
 }

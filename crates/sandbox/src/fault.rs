@@ -108,10 +108,7 @@ impl Faults {
         let mut armed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |(of, fault): &(Cloud, Fault)| {
             *of == cloud
-                && fault
-                    .operation
-                    .as_deref()
-                    .is_none_or(|wanted| wanted == operation)
+                && fault.operation.as_deref().is_none_or(|wanted| wanted == operation)
                 && (mints || !fault.mode.is_about_minting())
                 && fault.remaining != Some(0)
         };
@@ -133,30 +130,17 @@ mod tests {
     use super::*;
 
     fn fault(operation: Option<&str>, mode: FaultMode, remaining: Option<u32>) -> Fault {
-        Fault {
-            operation: operation.map(ToOwned::to_owned),
-            mode,
-            remaining,
-        }
+        Fault { operation: operation.map(ToOwned::to_owned), mode, remaining }
     }
 
     #[test]
     fn a_fault_strikes_its_operation_as_often_as_it_says() {
         let faults = Faults::default();
-        faults.arm(
-            Cloud::Aws,
-            fault(Some("AssumeRole"), FaultMode::Throttle, Some(2)),
-        );
+        faults.arm(Cloud::Aws, fault(Some("AssumeRole"), FaultMode::Throttle, Some(2)));
         assert_eq!(faults.take(Cloud::Google, "AssumeRole", true), None);
         assert_eq!(faults.take(Cloud::Aws, "PutObject", false), None);
-        assert_eq!(
-            faults.take(Cloud::Aws, "AssumeRole", true),
-            Some(FaultMode::Throttle)
-        );
-        assert_eq!(
-            faults.take(Cloud::Aws, "AssumeRole", true),
-            Some(FaultMode::Throttle)
-        );
+        assert_eq!(faults.take(Cloud::Aws, "AssumeRole", true), Some(FaultMode::Throttle));
+        assert_eq!(faults.take(Cloud::Aws, "AssumeRole", true), Some(FaultMode::Throttle));
         assert_eq!(faults.take(Cloud::Aws, "AssumeRole", true), None);
     }
 
@@ -165,10 +149,7 @@ mod tests {
         let faults = Faults::default();
         faults.arm(Cloud::Aws, fault(None, FaultMode::FailAfterMint, Some(1)));
         assert_eq!(faults.take(Cloud::Aws, "GetCallerIdentity", false), None);
-        assert_eq!(
-            faults.take(Cloud::Aws, "AssumeRole", true),
-            Some(FaultMode::FailAfterMint)
-        );
+        assert_eq!(faults.take(Cloud::Aws, "AssumeRole", true), Some(FaultMode::FailAfterMint));
     }
 
     #[test]

@@ -100,9 +100,7 @@ impl Call {
     /// A parameter of the query, decoded.
     pub(crate) fn param(&self, name: &str) -> Option<String> {
         let mut pairs = form_urlencoded::parse(self.query.as_bytes());
-        pairs
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.into_owned())
+        pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 
     /// The token of `Authorization: Bearer …`.

@@ -29,10 +29,7 @@ pub struct IssuerConfig {
 impl Default for IssuerConfig {
     /// Audience `cortex`, 300 seconds.
     fn default() -> Self {
-        Self {
-            audience: "cortex".to_owned(),
-            ttl_s: 300,
-        }
+        Self { audience: "cortex".to_owned(), ttl_s: 300 }
     }
 }
 
@@ -134,12 +131,7 @@ pub(crate) struct DevIssuer {
 impl DevIssuer {
     pub(crate) fn new(url: String, config: IssuerConfig, world: World) -> Result<Self, KeyError> {
         let keys = RwLock::new(vec![Arc::new(SigningKey::generate()?)]);
-        Ok(Self {
-            url,
-            config,
-            world,
-            keys,
-        })
+        Ok(Self { url, config, world, keys })
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -176,20 +168,13 @@ impl DevIssuer {
     }
 
     fn signing_key(&self) -> Option<Arc<SigningKey>> {
-        self.keys
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .first()
-            .cloned()
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).first().cloned()
     }
 
     /// The claims of a run's token, before it is signed.
     pub(crate) fn run_claims(&self, run: &RunClaims) -> Value {
         let mut claims = self.registered(self.url.clone());
-        claims.insert(
-            "sub".to_owned(),
-            format!("airflow:dag:{}:task:{}", run.dag_id, run.task_id).into(),
-        );
+        claims.insert("sub".to_owned(), format!("airflow:dag:{}:task:{}", run.dag_id, run.task_id).into());
         claims.insert("airflow".to_owned(), json!(run));
         Value::Object(claims)
     }
@@ -197,10 +182,7 @@ impl DevIssuer {
     fn person_claims(&self, sub: &str, groups: &[impl AsRef<str>], email: Option<&str>) -> Value {
         let mut claims = self.registered(self.people_url());
         claims.insert("sub".to_owned(), sub.into());
-        claims.insert(
-            "groups".to_owned(),
-            groups.iter().map(AsRef::as_ref).collect::<Vec<_>>().into(),
-        );
+        claims.insert("groups".to_owned(), groups.iter().map(AsRef::as_ref).collect::<Vec<_>>().into());
         if let Some(email) = email {
             claims.insert("email".to_owned(), email.into());
         }

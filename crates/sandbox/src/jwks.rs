@@ -58,9 +58,7 @@ impl Claims {
 
     /// The claims whose names begin with `prefix`, by the rest of their names.
     pub(crate) fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = (&str, &Value)> {
-        self.0
-            .iter()
-            .filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value)))
+        self.0.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value)))
     }
 
     /// A claim that is text.
@@ -122,12 +120,7 @@ impl TrustedIssuer {
             .redirect(reqwest::redirect::Policy::none())
             .timeout(TIMEOUT)
             .build()?;
-        Ok(Self {
-            url,
-            http,
-            clock,
-            cached: Mutex::new(None),
-        })
+        Ok(Self { url, http, clock, cached: Mutex::new(None) })
     }
 
     /// The exact `iss` of its tokens.
@@ -138,10 +131,7 @@ impl TrustedIssuer {
     /// Checks the signature of `token` with the issuer's published key of that `kid`.
     pub(crate) async fn verify(&self, token: &str, allowed: &[Algorithm]) -> Result<Claims, TokenFault> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenFault::Malformed)?;
-        let kid = header
-            .kid
-            .filter(|kid| !kid.is_empty())
-            .ok_or(TokenFault::NoKid)?;
+        let kid = header.kid.filter(|kid| !kid.is_empty()).ok_or(TokenFault::NoKid)?;
         let jwk = self.key(&kid).await?;
         if jwk.get("use").is_some_and(|usage| usage == "enc") || jwk.get("key_ops").is_some() {
             return Err(TokenFault::Key("its JWK has key_ops or use=enc".to_owned()));
@@ -159,9 +149,7 @@ impl TrustedIssuer {
     async fn key(&self, kid: &str) -> Result<Value, TokenFault> {
         let mut cached = self.cached.lock().await;
         let now = self.clock.now();
-        if let Some(cached) = cached
-            .as_ref()
-            .filter(|cached| now.duration_since(cached.at) < CACHED_FOR)
+        if let Some(cached) = cached.as_ref().filter(|cached| now.duration_since(cached.at) < CACHED_FOR)
             && let Some(key) = find(&cached.keys, kid)
         {
             return Ok(key);
@@ -176,28 +164,17 @@ impl TrustedIssuer {
         let discovery = format!("{}/.well-known/openid-configuration", self.url);
         let discovery: Discovery = self.document(&discovery).await?;
         if discovery.issuer != self.url {
-            return Err(format!(
-                "its discovery document names the issuer {:?}",
-                discovery.issuer
-            ));
+            return Err(format!("its discovery document names the issuer {:?}", discovery.issuer));
         }
         if !is_loopback(&discovery.jwks_uri) {
-            return Err(format!(
-                "its jwks_uri {:?} is not on loopback",
-                discovery.jwks_uri
-            ));
+            return Err(format!("its jwks_uri {:?} is not on loopback", discovery.jwks_uri));
         }
         let set: KeySet = self.document(&discovery.jwks_uri).await?;
         Ok(set.keys)
     }
 
     async fn document<T: for<'de> Deserialize<'de>>(&self, url: &str) -> Result<T, String> {
-        let mut response = self
-            .http
-            .get(url)
-            .send()
-            .await
-            .map_err(|e| e.without_url().to_string())?;
+        let mut response = self.http.get(url).send().await.map_err(|e| e.without_url().to_string())?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(format!("it answers {}", response.status()));
         }
@@ -213,9 +190,7 @@ impl TrustedIssuer {
 }
 
 fn find(keys: &[Value], kid: &str) -> Option<Value> {
-    keys.iter()
-        .find(|key| key.get("kid").and_then(Value::as_str) == Some(kid))
-        .cloned()
+    keys.iter().find(|key| key.get("kid").and_then(Value::as_str) == Some(kid)).cloned()
 }
 
 /// Whether `url` is http on this machine: the sandbox speaks to nothing else.
@@ -241,13 +216,11 @@ pub(crate) fn verify_with(
     validation.validate_nbf = false;
     validation.validate_aud = false;
     let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, key, &validation);
-    decoded
-        .map(|data| Claims(data.claims))
-        .map_err(|error| match error.kind() {
-            jsonwebtoken::errors::ErrorKind::InvalidSignature => TokenFault::Signature,
-            jsonwebtoken::errors::ErrorKind::InvalidAlgorithm => {
-                TokenFault::Algorithm(format!("{:?}", header.alg))
-            }
-            _ => TokenFault::Malformed,
-        })
+    decoded.map(|data| Claims(data.claims)).map_err(|error| match error.kind() {
+        jsonwebtoken::errors::ErrorKind::InvalidSignature => TokenFault::Signature,
+        jsonwebtoken::errors::ErrorKind::InvalidAlgorithm => {
+            TokenFault::Algorithm(format!("{:?}", header.alg))
+        }
+        _ => TokenFault::Malformed,
+    })
 }

@@ -70,9 +70,7 @@ impl Ledger {
 
     pub(crate) fn delivered(&self, id: MintId) {
         let mut entries = self.entries();
-        let index =
-            id.0.checked_sub(entries.forgotten)
-                .and_then(|index| usize::try_from(index).ok());
+        let index = id.0.checked_sub(entries.forgotten).and_then(|index| usize::try_from(index).ok());
         if let Some(mint) = index.and_then(|index| entries.mints.get_mut(index)) {
             mint.delivered = true;
         }

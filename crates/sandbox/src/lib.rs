@@ -120,28 +120,16 @@ impl Sandbox {
         let google = google::Google::new(config.google, Arc::clone(&cortex), world.clone());
         let snowflake = snowflake::Snowflake::new(config.snowflake, cortex, world.clone());
 
-        let mut listeners = Listeners {
-            world: world.clone(),
-            tasks: JoinSet::new(),
-        };
+        let mut listeners = Listeners { world: world.clone(), tasks: JoinSet::new() };
         let aws_url = listeners.open(config.ports.aws, Arc::new(aws)).await?;
         let google_url = listeners.open(config.ports.google, Arc::new(google)).await?;
-        let snowflake_url = listeners
-            .open(config.ports.snowflake, Arc::new(snowflake))
-            .await?;
+        let snowflake_url = listeners.open(config.ports.snowflake, Arc::new(snowflake)).await?;
         // The issuer has to know its port before it can say its own name.
         let (listener, issuer_address) = serve::bind(config.ports.issuer).await?;
         let issuer = DevIssuer::new(format!("http://{issuer_address}"), config.issuer, world.clone())?;
         let issuer = Arc::new(issuer);
         listeners.serve(listener, router(Arc::clone(&issuer), world.clone()));
-        Ok(Self {
-            aws_url,
-            google_url,
-            snowflake_url,
-            issuer,
-            world,
-            _listeners: listeners.tasks,
-        })
+        Ok(Self { aws_url, google_url, snowflake_url, issuer, world, _listeners: listeners.tasks })
     }
 
     /// The endpoint of STS, IAM and S3 (path style).
@@ -218,7 +206,6 @@ impl Listeners {
     }
 
     fn serve(&mut self, listener: TcpListener, router: Router) {
-        self.tasks
-            .spawn(serve::serve(listener, router, Arc::clone(&self.world.ledger)));
+        self.tasks.spawn(serve::serve(listener, router, Arc::clone(&self.world.ledger)));
     }
 }

@@ -42,16 +42,10 @@ impl AssumeRequest {
         let role_arn = params.required("RoleArn")?;
         let prefix = format!("arn:aws:iam::{account}:role/");
         // Paths are part of an ARN but not of a role's name.
-        let role = role_arn
-            .strip_prefix(&prefix)
-            .and_then(|path| path.rsplit('/').next());
+        let role = role_arn.strip_prefix(&prefix).and_then(|path| path.rsplit('/').next());
         let session_name = params.required("RoleSessionName")?;
         if !is_name(session_name) {
-            return Err(constraint(
-                session_name,
-                "roleSessionName",
-                "[\\w+=,.@-]*, length 2 to 64",
-            ));
+            return Err(constraint(session_name, "roleSessionName", "[\\w+=,.@-]*, length 2 to 64"));
         }
         let duration = match params.get("DurationSeconds") {
             None => 3_600,
@@ -63,11 +57,7 @@ impl AssumeRequest {
         };
         let policy_text = params.get("Policy").unwrap_or_default();
         if policy_text.chars().count() > MAX_POLICY {
-            return Err(constraint(
-                "(session policy)",
-                "policy",
-                "length less than or equal to 2048",
-            ));
+            return Err(constraint("(session policy)", "policy", "length less than or equal to 2048"));
         }
         if params.members("PolicyArns", ".arn").next().is_some() {
             return Err(AwsError::not_in_sandbox("managed policies"));
@@ -100,11 +90,7 @@ pub(super) struct Attributes {
 impl Attributes {
     /// Checks the limits on tags and on the source identity.
     pub(super) fn check(&self) -> Result<(), AwsError> {
-        let bad = |what: String| {
-            Err(AwsError::validation(format!(
-                "1 validation error detected: {what}"
-            )))
-        };
+        let bad = |what: String| Err(AwsError::validation(format!("1 validation error detected: {what}")));
         if self.tags.len() > MAX_TAGS {
             return bad("the number of session tags must be at most 50".to_owned());
         }
@@ -130,10 +116,7 @@ impl Attributes {
     }
 
     fn packed_bytes(&self) -> usize {
-        self.tags
-            .iter()
-            .map(|(key, value)| key.len() + value.len() + 2)
-            .sum()
+        self.tags.iter().map(|(key, value)| key.len() + value.len() + 2).sum()
     }
 }
 
@@ -173,11 +156,7 @@ impl Aws {
         }
         let packed_percent = packed_percent(request.policy_text.len() + attributes.packed_bytes())?;
         let (access_key_id, session) = self.open_session(request, attributes, &role_id)?;
-        Ok(Issued {
-            access_key_id,
-            session,
-            packed_percent,
-        })
+        Ok(Issued { access_key_id, session, packed_percent })
     }
 
     /// The id and the longest session of the role, if it trusts the knocker with all that is asked. Whether the
@@ -200,15 +179,7 @@ impl Aws {
         let state = self.state();
         let role = state.roles.get(&request.role).filter(|role| {
             actions.iter().all(|action| {
-                trusts(
-                    &role.trust,
-                    knocker,
-                    Attempt {
-                        action,
-                        resource: &request.role_arn,
-                        context,
-                    },
-                )
+                trusts(&role.trust, knocker, Attempt { action, resource: &request.role_arn, context })
             })
         });
         let role = role.ok_or_else(|| {
@@ -273,9 +244,7 @@ fn packed_percent(bytes: usize) -> Result<usize, AwsError> {
 /// `[\w+=,.@-]{2,64}`: session names and source identities.
 fn is_name(text: &str) -> bool {
     (2..=64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b))
 }
 
 /// `[\p{L}\p{Z}\p{N}_.:/=+\-@]`: letters, numbers, separators and a few signs.

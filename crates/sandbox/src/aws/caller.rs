@@ -60,11 +60,7 @@ impl Caller<'_> {
 
     pub(crate) fn knocker<'a>(&'a self, account: &'a str) -> Knocker<'a> {
         let role_arn = self.session().map(|session| session.role_arn.as_str());
-        Knocker::Aws {
-            arn: self.arn(),
-            role_arn,
-            account,
-        }
+        Knocker::Aws { arn: self.arn(), role_arn, account }
     }
 
     /// The condition keys that AWS knows of the caller.
@@ -105,10 +101,9 @@ impl AuthFault {
     /// As STS and IAM say it.
     pub(crate) fn in_query_api(self) -> AwsError {
         match self {
-            Self::Signature(SignatureFault::Missing) => AwsError::forbidden(
-                "MissingAuthenticationToken",
-                "Request is missing Authentication Token",
-            ),
+            Self::Signature(SignatureFault::Missing) => {
+                AwsError::forbidden("MissingAuthenticationToken", "Request is missing Authentication Token")
+            }
             Self::Signature(SignatureFault::Malformed | SignatureFault::Scope) => AwsError::bad(
                 "IncompleteSignature",
                 "The request signature does not conform to AWS standards.",
@@ -125,10 +120,9 @@ impl AuthFault {
                 "InvalidClientTokenId",
                 "The security token included in the request is invalid.",
             ),
-            Self::Expired => AwsError::forbidden(
-                "ExpiredToken",
-                "The security token included in the request is expired",
-            ),
+            Self::Expired => {
+                AwsError::forbidden("ExpiredToken", "The security token included in the request is expired")
+            }
         }
     }
 
@@ -156,10 +150,9 @@ impl AuthFault {
                 "InvalidAccessKeyId",
                 "The AWS Access Key Id you provided does not exist in our records.",
             ),
-            Self::WrongToken => AwsError::bad(
-                "InvalidToken",
-                "The provided token is malformed or otherwise invalid.",
-            ),
+            Self::WrongToken => {
+                AwsError::bad("InvalidToken", "The provided token is malformed or otherwise invalid.")
+            }
             Self::Expired => AwsError::bad("ExpiredToken", "The provided token has expired."),
         }
     }
@@ -215,26 +208,15 @@ impl Aws {
         for (key, value) in more {
             context.set(key, *value);
         }
-        let attempt = Attempt {
-            action,
-            resource,
-            context: &context,
-        };
+        let attempt = Attempt { action, resource, context: &context };
         let verdict = match caller {
             Caller::User { user, .. } => permit(&user.policies, None, attempt),
             Caller::Session(session) => {
                 let state = self.state();
                 // A role that is gone allows nothing.
-                let policies = state
-                    .roles
-                    .get(&session.role)
-                    .into_iter()
-                    .flat_map(|role| role.policies.values());
-                permit(
-                    policies.map(|(_, document)| document),
-                    session.policy.as_ref(),
-                    attempt,
-                )
+                let policies =
+                    state.roles.get(&session.role).into_iter().flat_map(|role| role.policies.values());
+                permit(policies.map(|(_, document)| document), session.policy.as_ref(), attempt)
             }
         };
         let why = match verdict {

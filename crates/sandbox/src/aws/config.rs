@@ -108,30 +108,19 @@ pub struct Role {
 impl Role {
     /// A role that trusts nobody and may do nothing; sessions of at most 3,600 seconds, as AWS has it.
     pub fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            trust: Vec::new(),
-            policies: Vec::new(),
-            max_session_s: 3_600,
-        }
+        Self { name: name.to_owned(), trust: Vec::new(), policies: Vec::new(), max_session_s: 3_600 }
     }
 
     /// Trusts Cortex's tokens of this audience whose `sub` fits the glob `subjects`, if they carry the
     /// session tag `lease` and are pinned to this role.
     pub fn trust_cortex(mut self, audience: &str, subjects: &str) -> Self {
-        self.trust.push(Trust::Cortex {
-            audience: audience.to_owned(),
-            subjects: subjects.to_owned(),
-        });
+        self.trust.push(Trust::Cortex { audience: audience.to_owned(), subjects: subjects.to_owned() });
         self
     }
 
     /// Trusts a user of the account who knows the external id and tags the session with `lease`.
     pub fn trust_user(mut self, name: &str, external_id: &str) -> Self {
-        self.trust.push(Trust::User {
-            name: name.to_owned(),
-            external_id: external_id.to_owned(),
-        });
+        self.trust.push(Trust::User { name: name.to_owned(), external_id: external_id.to_owned() });
         self
     }
 
@@ -184,8 +173,7 @@ impl User {
     /// Adds a policy that allows `actions` on `resources`.
     pub fn allow(mut self, actions: &[&str], resources: &[&str]) -> Self {
         let statement = json!([{"Effect": "Allow", "Action": actions, "Resource": resources}]);
-        self.policies
-            .push(json!({"Version": "2012-10-17", "Statement": statement}));
+        self.policies.push(json!({"Version": "2012-10-17", "Statement": statement}));
         self
     }
 }

@@ -107,7 +107,7 @@ struct RawStatement {
     not_action: Option<OneOrMany<String>>,
     resource: Option<OneOrMany<String>>,
     not_resource: Option<OneOrMany<String>>,
-    condition: Option<BTreeMap<String, BTreeMap<String, OneOrMany<Value>>>>,
+    condition: Option<BTreeMap<String, BTreeMap<String, Value>>>,
 }
 
 /// The base names of the operators that AWS has; each may have the suffix `IfExists` and a set prefix.
@@ -147,17 +147,13 @@ impl Document {
         let document = Self::parse(text)?;
         for statement in &document.statements {
             if statement.principals.is_some() {
-                return Err(Malformed(
-                    "Policy document should not specify a principal.".to_owned(),
-                ));
+                return Err(Malformed("Policy document should not specify a principal.".to_owned()));
             }
             let Some(Selection::In(resources) | Selection::NotIn(resources)) = &statement.resources else {
                 return Err(Malformed("Policy statement must contain resources.".to_owned()));
             };
             if let Some(bad) = resources.iter().find(|r| *r != "*" && !is_arn(r)) {
-                return Err(Malformed(format!(
-                    "Resource {bad} must be in ARN format or \"*\"."
-                )));
+                return Err(Malformed(format!("Resource {bad} must be in ARN format or \"*\".")));
             }
         }
         Ok(document)
@@ -185,12 +181,8 @@ impl Document {
         if !matches!(raw.version.as_deref(), None | Some("2012-10-17" | "2008-10-17")) {
             return Err(Malformed("The policy has an unknown version.".to_owned()));
         }
-        let statements: Vec<_> = raw
-            .statement
-            .into_vec()
-            .into_iter()
-            .map(statement)
-            .collect::<Result<_, _>>()?;
+        let statements: Vec<_> =
+            raw.statement.into_vec().into_iter().map(statement).collect::<Result<_, _>>()?;
         if statements.is_empty() {
             return Err(Malformed("The policy has no statement.".to_owned()));
         }
@@ -199,21 +191,14 @@ impl Document {
 }
 
 fn statement(raw: RawStatement) -> Result<Statement, Malformed> {
-    if let Some(sid) = raw
-        .sid
-        .filter(|sid| !sid.bytes().all(|b| b.is_ascii_alphanumeric()))
-    {
-        return Err(Malformed(format!(
-            "Statement IDs (SID) must be alpha-numeric: {sid}"
-        )));
+    if let Some(sid) = raw.sid.filter(|sid| !sid.bytes().all(|b| b.is_ascii_alphanumeric())) {
+        return Err(Malformed(format!("Statement IDs (SID) must be alpha-numeric: {sid}")));
     }
     let actions = selection(raw.action, raw.not_action)?
         .ok_or_else(|| Malformed("Policy statement must contain actions.".to_owned()))?;
     let (Selection::In(names) | Selection::NotIn(names)) = &actions;
     if let Some(bad) = names.iter().find(|name| *name != "*" && !is_action(name)) {
-        return Err(Malformed(format!(
-            "Actions/Conditions must be prefaced by a vendor: {bad}"
-        )));
+        return Err(Malformed(format!("Actions/Conditions must be prefaced by a vendor: {bad}")));
     }
     let resources = selection(raw.resource, raw.not_resource)?;
     let conditions = conditions(raw.condition.unwrap_or_default())?;
@@ -221,9 +206,7 @@ fn statement(raw: RawStatement) -> Result<Statement, Malformed> {
         let (Selection::In(texts) | Selection::NotIn(texts)) = selection;
         texts.iter().any(|text| text.contains("${"))
     });
-    let in_conditions = conditions
-        .iter()
-        .any(|c| c.values.iter().any(|value| value.contains("${")));
+    let in_conditions = conditions.iter().any(|c| c.values.iter().any(|value| value.contains("${")));
     Ok(Statement {
         effect: raw.effect,
         principals: raw.principal.as_ref().map(principals).transpose()?,
@@ -246,19 +229,14 @@ fn selection(
     };
     let (Selection::In(texts) | Selection::NotIn(texts)) = &selection;
     if texts.is_empty() || texts.iter().any(String::is_empty) {
-        return Err(Malformed(
-            "Policy statement must contain actions and resources.".to_owned(),
-        ));
+        return Err(Malformed("Policy statement must contain actions and resources.".to_owned()));
     }
     Ok(Some(selection))
 }
 
 fn principals(raw: &Value) -> Result<Principals, Malformed> {
     if raw == "*" {
-        return Ok(Principals {
-            aws: vec!["*".to_owned()],
-            federated: Vec::new(),
-        });
+        return Ok(Principals { aws: vec!["*".to_owned()], federated: Vec::new() });
     }
     let kinds = raw.as_object().filter(|kinds| !kinds.is_empty());
     let kinds = kinds.ok_or_else(|| Malformed("Invalid principal in policy".to_owned()))?;
@@ -266,11 +244,7 @@ fn principals(raw: &Value) -> Result<Principals, Malformed> {
     for (kind, names) in kinds {
         let names = match names {
             Value::String(name) => vec![name.clone()],
-            Value::Array(names) => names
-                .iter()
-                .filter_map(Value::as_str)
-                .map(ToOwned::to_owned)
-                .collect(),
+            Value::Array(names) => names.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
             _ => return Err(Malformed("Invalid principal in policy".to_owned())),
         };
         match kind.as_str() {
@@ -283,32 +257,23 @@ fn principals(raw: &Value) -> Result<Principals, Malformed> {
     Ok(principals)
 }
 
-fn conditions(
-    raw: BTreeMap<String, BTreeMap<String, OneOrMany<Value>>>,
-) -> Result<Vec<Condition>, Malformed> {
+fn conditions(raw: BTreeMap<String, BTreeMap<String, Value>>) -> Result<Vec<Condition>, Malformed> {
     let mut conditions = Vec::new();
     for (name, keys) in raw {
         let operator = operator(&name)?;
         for (key, values) in keys {
-            let values = values
-                .into_vec()
-                .into_iter()
-                .map(scalar)
-                .collect::<Result<_, _>>()?;
-            conditions.push(Condition {
-                operator,
-                key: key.to_ascii_lowercase(),
-                values,
-            });
+            let values = match values {
+                Value::Array(values) => values.into_iter().map(scalar).collect::<Result<_, _>>()?,
+                one => vec![scalar(one)?],
+            };
+            conditions.push(Condition { operator, key: key.to_ascii_lowercase(), values });
         }
     }
     Ok(conditions)
 }
 
 fn operator(name: &str) -> Result<Operator, Malformed> {
-    let base = name
-        .strip_prefix("ForAllValues:")
-        .or_else(|| name.strip_prefix("ForAnyValue:"));
+    let base = name.strip_prefix("ForAllValues:").or_else(|| name.strip_prefix("ForAnyValue:"));
     let base = base.unwrap_or(name);
     let base = base.strip_suffix("IfExists").unwrap_or(base);
     if !KNOWN_OPERATORS.contains(&base) {

@@ -15,11 +15,7 @@ pub(crate) struct AwsError {
 
 impl AwsError {
     fn new(code: &'static str, status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            status,
-            message: message.into(),
-        }
+        Self { code, status, message: message.into() }
     }
 
     /// An error of status 400.
@@ -44,11 +40,7 @@ impl AwsError {
 
     /// What S3 says when it is called too often.
     pub(crate) fn slow_down() -> Self {
-        Self::new(
-            "SlowDown",
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Please reduce your request rate.",
-        )
+        Self::new("SlowDown", StatusCode::SERVICE_UNAVAILABLE, "Please reduce your request rate.")
     }
 
     /// Something that AWS can do and the sandbox cannot.
@@ -63,18 +55,9 @@ impl AwsError {
 
     /// The answer of a query API (STS, IAM) with its namespace.
     pub(crate) fn query_response(&self, request_id: &str, namespace: &str) -> Response {
-        let fault = if self.status.is_server_error() {
-            "Receiver"
-        } else {
-            "Sender"
-        };
-        let error = Xml::default()
-            .text("Type", fault)
-            .text("Code", self.code)
-            .text("Message", &self.message);
-        let body = Xml::default()
-            .element("Error", &error)
-            .text("RequestId", request_id);
+        let fault = if self.status.is_server_error() { "Receiver" } else { "Sender" };
+        let error = Xml::default().text("Type", fault).text("Code", self.code).text("Message", &self.message);
+        let body = Xml::default().element("Error", &error).text("RequestId", request_id);
         respond(self.status, request_id, body.document("ErrorResponse", namespace))
     }
 

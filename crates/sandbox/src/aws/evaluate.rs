@@ -35,11 +35,7 @@ pub(crate) enum Knocker<'a> {
     /// A token of this OIDC provider.
     Federated(&'a str),
     /// A user or session, by ARN; a session counts as its role as well.
-    Aws {
-        arn: &'a str,
-        role_arn: Option<&'a str>,
-        account: &'a str,
-    },
+    Aws { arn: &'a str, role_arn: Option<&'a str>, account: &'a str },
 }
 
 /// What documents say to an attempt.
@@ -103,11 +99,7 @@ fn covers(statement: &Statement, attempt: Attempt<'_>, knocker: Option<Knocker<'
         undecided_resource || selects(resources, |pattern| glob(pattern, attempt.resource))
     });
     let action = attempt.action.to_ascii_lowercase();
-    named
-        && resource
-        && selects(&statement.actions, |pattern| {
-            glob(&pattern.to_ascii_lowercase(), &action)
-        })
+    named && resource && selects(&statement.actions, |pattern| glob(&pattern.to_ascii_lowercase(), &action))
 }
 
 fn selects(selection: &Selection, fits: impl Fn(&str) -> bool) -> bool {
@@ -120,11 +112,7 @@ fn selects(selection: &Selection, fits: impl Fn(&str) -> bool) -> bool {
 fn names(principals: &Principals, knocker: Knocker<'_>) -> bool {
     match knocker {
         Knocker::Federated(provider) => principals.federated.iter().any(|name| name == provider),
-        Knocker::Aws {
-            arn,
-            role_arn,
-            account,
-        } => principals.aws.iter().any(|name| {
+        Knocker::Aws { arn, role_arn, account } => principals.aws.iter().any(|name| {
             name == "*"
                 || name == arn
                 || Some(name.as_str()) == role_arn
@@ -176,19 +164,13 @@ fn compare_dates(
         return Some(false);
     };
     let value = date(value)?;
-    let wanted: Vec<_> = condition
-        .values
-        .iter()
-        .map(|text| date(text))
-        .collect::<Option<_>>()?;
+    let wanted: Vec<_> = condition.values.iter().map(|text| date(text)).collect::<Option<_>>()?;
     Some(wanted.into_iter().any(|wanted| fits(value, wanted)))
 }
 
 /// A date as ISO 8601 or as seconds since 1970.
 fn date(text: &str) -> Option<Timestamp> {
-    text.parse()
-        .ok()
-        .or_else(|| Timestamp::from_second(text.parse().ok()?).ok())
+    text.parse().ok().or_else(|| Timestamp::from_second(text.parse().ok()?).ok())
 }
 
 /// Whether `text` fits `pattern`, in which `*` stands for any text and `?` for one character.
@@ -225,18 +207,11 @@ mod tests {
     use super::*;
 
     fn document(statements: &str) -> Document {
-        Document::permissions(&format!(
-            r#"{{"Version":"2012-10-17","Statement":[{statements}]}}"#
-        ))
-        .unwrap()
+        Document::permissions(&format!(r#"{{"Version":"2012-10-17","Statement":[{statements}]}}"#)).unwrap()
     }
 
     fn decide(identity: &Document, session: Option<&Document>, context: &Context) -> Verdict {
-        let attempt = Attempt {
-            action: "s3:PutObject",
-            resource: "arn:aws:s3:::mart/finance/r1/x",
-            context,
-        };
+        let attempt = Attempt { action: "s3:PutObject", resource: "arn:aws:s3:::mart/finance/r1/x", context };
         permit([identity], session, attempt)
     }
 
@@ -245,14 +220,9 @@ mod tests {
     #[test]
     fn a_session_may_do_what_both_policies_allow() {
         let put = |resource: &str| {
-            document(&format!(
-                r#"{{"Effect":"Allow","Action":"s3:Put*","Resource":"{resource}"}}"#
-            ))
+            document(&format!(r#"{{"Effect":"Allow","Action":"s3:Put*","Resource":"{resource}"}}"#))
         };
-        let (inside, outside) = (
-            put("arn:aws:s3:::mart/finance/*"),
-            put("arn:aws:s3:::mart/sales/*"),
-        );
+        let (inside, outside) = (put("arn:aws:s3:::mart/finance/*"), put("arn:aws:s3:::mart/sales/*"));
         let context = Context::default();
         for (identity, session, verdict) in [
             (&inside, Some(&inside), Verdict::Allow),
@@ -271,11 +241,9 @@ mod tests {
             r#"{ALL},{{"Effect":"Deny","Action":"*","Resource":"*",
             "Condition":{{"StringEquals":{{"aws:PrincipalTag/lease":["L1","L2"]}}}}}}"#
         ));
-        for (lease, verdict) in [
-            (Some("L1"), Verdict::Explicit),
-            (Some("L3"), Verdict::Allow),
-            (None, Verdict::Allow),
-        ] {
+        for (lease, verdict) in
+            [(Some("L1"), Verdict::Explicit), (Some("L3"), Verdict::Allow), (None, Verdict::Allow)]
+        {
             let mut context = Context::default();
             if let Some(lease) = lease {
                 context.set("aws:PrincipalTag/lease", lease);
@@ -312,17 +280,9 @@ mod tests {
             context.set("aws:userid", "${aws:username}");
             let allow =
                 format!(r#"{{"Effect":"Allow","Action":"*","Resource":"*","Condition":{{{condition}}}}}"#);
-            assert_eq!(
-                decide(&document(&allow), None, &context),
-                Verdict::Implicit,
-                "{condition}"
-            );
+            assert_eq!(decide(&document(&allow), None, &context), Verdict::Implicit, "{condition}");
             let deny = format!("{ALL},{}", allow.replace("Allow", "Deny"));
-            assert_eq!(
-                decide(&document(&deny), None, &context),
-                Verdict::Explicit,
-                "{condition}"
-            );
+            assert_eq!(decide(&document(&deny), None, &context), Verdict::Explicit, "{condition}");
         }
         let variable = r#"{"Effect":"Deny","Action":"*","Resource":"arn:aws:s3:::${aws:username}/*"}"#;
         let deny = document(&format!("{ALL},{variable}"));

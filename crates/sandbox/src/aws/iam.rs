@@ -28,10 +28,7 @@ impl Aws {
         self.authorise(&caller, &format!("iam:{action}"), &role_arn, &[])?;
         let mut state = self.state();
         let role = state.roles.get_mut(role_name).ok_or_else(|| {
-            AwsError::missing(
-                "NoSuchEntity",
-                format!("The role with name {role_name} cannot be found."),
-            )
+            AwsError::missing("NoSuchEntity", format!("The role with name {role_name} cannot be found."))
         })?;
         let result = match action {
             "PutRolePolicy" => put(role, role_name, params)?,
@@ -39,26 +36,17 @@ impl Aws {
             "DeleteRolePolicy" => delete(role, params)?,
             "ListRolePolicies" => list(role),
             _ => {
-                return Err(AwsError::bad(
-                    "InvalidAction",
-                    format!("Could not find operation {action}"),
-                ));
+                return Err(AwsError::bad("InvalidAction", format!("Could not find operation {action}")));
             }
         };
-        Ok(respond(
-            StatusCode::OK,
-            request_id,
-            envelope(action, IAM, &result, request_id),
-        ))
+        Ok(respond(StatusCode::OK, request_id, envelope(action, IAM, &result, request_id)))
     }
 }
 
 fn put(role: &mut LiveRole, role_name: &str, params: &Params) -> Result<Xml, AwsError> {
     let name = params.required("PolicyName")?;
     if !is_policy_name(name) {
-        return Err(AwsError::validation(format!(
-            "The policy name {name:?} is malformed."
-        )));
+        return Err(AwsError::validation(format!("The policy name {name:?} is malformed.")));
     }
     let text = params.required("PolicyDocument")?;
     let document = Document::permissions(text)
@@ -84,27 +72,16 @@ fn get(role: &LiveRole, role_name: &str, params: &Params) -> Result<Xml, AwsErro
 
 fn delete(role: &mut LiveRole, params: &Params) -> Result<Xml, AwsError> {
     let name = params.required("PolicyName")?;
-    role.policies
-        .remove(name)
-        .map(|_| Xml::default())
-        .ok_or_else(|| no_policy(name))
+    role.policies.remove(name).map(|_| Xml::default()).ok_or_else(|| no_policy(name))
 }
 
 fn list(role: &LiveRole) -> Xml {
-    let names = role
-        .policies
-        .keys()
-        .fold(Xml::default(), |names, name| names.text("member", name));
-    Xml::default()
-        .element("PolicyNames", &names)
-        .text("IsTruncated", false)
+    let names = role.policies.keys().fold(Xml::default(), |names, name| names.text("member", name));
+    Xml::default().element("PolicyNames", &names).text("IsTruncated", false)
 }
 
 fn no_policy(name: &str) -> AwsError {
-    AwsError::missing(
-        "NoSuchEntity",
-        format!("The role policy with name {name} cannot be found."),
-    )
+    AwsError::missing("NoSuchEntity", format!("The role policy with name {name} cannot be found."))
 }
 
 /// IAM does not count whitespace.
@@ -115,7 +92,5 @@ fn counted(text: &str) -> usize {
 /// `[\w+=,.@-]{1,128}`.
 fn is_policy_name(text: &str) -> bool {
     (1..=128).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b))
 }

@@ -81,11 +81,7 @@ impl Aws {
         issuer: Arc<TrustedIssuer>,
         world: World,
     ) -> Result<Self, Malformed> {
-        let provider = issuer
-            .url()
-            .split_once("://")
-            .map_or(issuer.url(), |(_, rest)| rest)
-            .to_owned();
+        let provider = issuer.url().split_once("://").map_or(issuer.url(), |(_, rest)| rest).to_owned();
         let mut roles = BTreeMap::new();
         for role in config.roles {
             let name = role.name.clone();
@@ -98,11 +94,7 @@ impl Aws {
                 .iter()
                 .map(|p| Document::permissions(&p.to_string()))
                 .collect::<Result<_, _>>()?;
-            let live = LiveUser {
-                name: user.name,
-                secret_access_key: user.secret_access_key,
-                policies,
-            };
+            let live = LiveUser { name: user.name, secret_access_key: user.secret_access_key, policies };
             users.insert(user.access_key_id, live);
         }
         let buckets = Buckets::new(config.buckets);
@@ -113,11 +105,7 @@ impl Aws {
             issuer,
             world,
             users,
-            state: Mutex::new(State {
-                roles,
-                sessions: HashMap::new(),
-                buckets,
-            }),
+            state: Mutex::new(State { roles, sessions: HashMap::new(), buckets }),
         })
     }
 
@@ -130,10 +118,7 @@ impl Aws {
         let params = Params::read(&call.body);
         let action = params.get("Action").unwrap_or_default();
         let (namespace, answer) = match params.get("Version") {
-            Some("2010-05-08") => (
-                IAM,
-                self.iam(action, &params, call, &request_id).map(Answer::from),
-            ),
+            Some("2010-05-08") => (IAM, self.iam(action, &params, call, &request_id).map(Answer::from)),
             _ => (STS, self.sts(action, &params, call, twist, &request_id).await),
         };
         answer.unwrap_or_else(|error| error.query_response(&request_id, namespace).into())
@@ -164,17 +149,11 @@ impl Service for Aws {
 
     fn operation(&self, call: &Call) -> Operation {
         if call.path == "/" && call.method == Method::POST {
-            let name = Params::read(&call.body)
-                .get("Action")
-                .unwrap_or_default()
-                .to_owned();
+            let name = Params::read(&call.body).get("Action").unwrap_or_default().to_owned();
             let mints = name.starts_with("AssumeRole");
             return Operation { name, mints };
         }
-        Operation {
-            name: s3::operation_name(call).to_owned(),
-            mints: false,
-        }
+        Operation { name: s3::operation_name(call).to_owned(), mints: false }
     }
 
     async fn answer(&self, call: &Call, twist: Option<Twist>) -> Answer {
@@ -182,9 +161,7 @@ impl Service for Aws {
             return self.query_api(call, twist).await;
         }
         let request_id = request_id();
-        self.s3(call, &request_id)
-            .unwrap_or_else(|error| error.s3_response(&request_id, &call.path))
-            .into()
+        self.s3(call, &request_id).unwrap_or_else(|error| error.s3_response(&request_id, &call.path)).into()
     }
 
     fn throttled(&self, call: &Call) -> Response {
@@ -205,10 +182,7 @@ impl Params {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     fn required(&self, name: &'static str) -> Result<&str, AwsError> {
@@ -222,18 +196,12 @@ impl Params {
 }
 
 fn request_id() -> String {
-    uuid::Builder::from_random_bytes(rand::random())
-        .into_uuid()
-        .to_string()
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
 }
 
 /// Random letters and digits, as AWS's ids have them.
 fn random_id(length: usize) -> String {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let random: [u8; 32] = rand::random();
-    random
-        .iter()
-        .take(length)
-        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
-        .collect()
+    random.iter().take(length).map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
 }

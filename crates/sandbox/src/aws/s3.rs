@@ -52,10 +52,7 @@ pub(super) struct Buckets {
 
 impl Buckets {
     pub(super) fn new(names: Vec<String>) -> Self {
-        Self {
-            buckets: names.into_iter().map(|name| (name, BTreeMap::new())).collect(),
-            stored: 0,
-        }
+        Self { buckets: names.into_iter().map(|name| (name, BTreeMap::new())).collect(), stored: 0 }
     }
 
     fn bucket(&mut self, name: &str) -> Result<&mut BTreeMap<String, Object>, AwsError> {
@@ -64,10 +61,7 @@ impl Buckets {
     }
 
     fn put(&mut self, bucket: &str, key: String, object: Object) -> Result<(), AwsError> {
-        let freed = self
-            .bucket(bucket)?
-            .get(&key)
-            .map_or(0, |object| object.body.len());
+        let freed = self.bucket(bucket)?.get(&key).map_or(0, |object| object.body.len());
         let stored = self.stored - freed + object.body.len();
         if stored > MAX_STORED {
             return Err(AwsError::bad("EntityTooLarge", "The sandbox holds 64 MiB."));
@@ -78,10 +72,7 @@ impl Buckets {
     }
 
     fn delete(&mut self, bucket: &str, key: &str) -> Result<(), AwsError> {
-        let freed = self
-            .bucket(bucket)?
-            .remove(key)
-            .map_or(0, |object| object.body.len());
+        let freed = self.bucket(bucket)?.remove(key).map_or(0, |object| object.body.len());
         self.stored -= freed;
         Ok(())
     }
@@ -89,10 +80,8 @@ impl Buckets {
 
 /// The bucket and the key of a path; the key is empty for the bucket itself.
 fn place(path: &str) -> (String, String) {
-    let (bucket, key) = path
-        .trim_start_matches('/')
-        .split_once('/')
-        .unwrap_or((path.trim_start_matches('/'), ""));
+    let (bucket, key) =
+        path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
     let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
     (decode(bucket), decode(key))
 }
@@ -115,10 +104,7 @@ impl Aws {
     pub(super) fn s3(&self, call: &Call, request_id: &str) -> Result<Response, AwsError> {
         let payload = call.header("x-amz-content-sha256");
         if payload.is_none() && call.header("authorization").is_some() {
-            return Err(AwsError::bad(
-                "InvalidRequest",
-                "Missing required header: x-amz-content-sha256",
-            ));
+            return Err(AwsError::bad("InvalidRequest", "Missing required header: x-amz-content-sha256"));
         }
         let authenticated = self.authenticate(call, "s3", payload.unwrap_or_default());
         let (caller, seed) = authenticated.map_err(AuthFault::in_s3)?;
@@ -157,9 +143,7 @@ impl Aws {
             // AWS has the MD5 here; clients take it as it comes.
             etag: format!("\"{}\"", sha256_hex(&body).get(..32).unwrap_or_default()),
             content_type: call.headers.get("content-type").cloned().unwrap_or(octets),
-            metadata: metadata
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
+            metadata: metadata.map(|(name, value)| (name.clone(), value.clone())).collect(),
             modified: self.world.now(),
             body,
         };
@@ -180,10 +164,7 @@ impl Aws {
         let mut state = self.state();
         let Some(object) = state.buckets.bucket(bucket)?.get(key) else {
             may_list?;
-            return Err(AwsError::missing(
-                "NoSuchKey",
-                "The specified key does not exist.",
-            ));
+            return Err(AwsError::missing("NoSuchKey", "The specified key does not exist."));
         };
         let modified = object.modified.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
         let mut response = object.body.clone().into_response();
@@ -222,11 +203,7 @@ impl Aws {
         let listing = Listing::read(call, prefix);
         let mut state = self.state();
         let body = listing.render(bucket, state.buckets.bucket(bucket)?);
-        Ok(respond(
-            StatusCode::OK,
-            request_id,
-            body.document("ListBucketResult", NAMESPACE),
-        ))
+        Ok(respond(StatusCode::OK, request_id, body.document("ListBucketResult", NAMESPACE)))
     }
 }
 
@@ -236,13 +213,7 @@ fn refuse_what_is_missing(call: &Call) -> Result<(), AwsError> {
     if let Some((name, _)) = params.find(|(name, _)| !KNOWN_PARAMS.contains(&name.as_ref())) {
         return Err(AwsError::not_in_sandbox(&format!("the parameter {name}")));
     }
-    for name in [
-        "range",
-        "if-match",
-        "if-none-match",
-        "if-modified-since",
-        "x-amz-copy-source",
-    ] {
+    for name in ["range", "if-match", "if-none-match", "if-modified-since", "x-amz-copy-source"] {
         if call.headers.contains_key(name) {
             return Err(AwsError::not_in_sandbox(&format!("the header {name}")));
         }
@@ -260,9 +231,7 @@ struct Listing {
 
 impl Listing {
     fn read(call: &Call, prefix: String) -> Self {
-        let token = call
-            .param("continuation-token")
-            .and_then(|token| hex::decode(token).ok());
+        let token = call.param("continuation-token").and_then(|token| hex::decode(token).ok());
         let token = token.and_then(|bytes| String::from_utf8(bytes).ok());
         let max_keys = call.param("max-keys").and_then(|text| text.parse().ok());
         Self {
@@ -327,10 +296,7 @@ impl Listing {
         }
         xml = xml.append(&contents);
         prefixes.iter().fold(xml, |xml, prefix| {
-            xml.element(
-                "CommonPrefixes",
-                &Xml::default().text("Prefix", self.shown(prefix)),
-            )
+            xml.element("CommonPrefixes", &Xml::default().text("Prefix", self.shown(prefix)))
         })
     }
 }

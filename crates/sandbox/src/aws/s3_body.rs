@@ -27,10 +27,7 @@ fn cover(value: &str) -> Result<Cover, AwsError> {
             Ok(Cover::SignedChunks)
         }
         digest if digest.len() == 64 => Ok(Cover::Digest),
-        _ => Err(AwsError::bad(
-            "InvalidArgument",
-            "x-amz-content-sha256 is not valid.",
-        )),
+        _ => Err(AwsError::bad("InvalidArgument", "x-amz-content-sha256 is not valid.")),
     }
 }
 
@@ -48,26 +45,15 @@ pub(super) fn read(call: &Call, seed: Seed) -> Result<Bytes, AwsError> {
     if let Some(length) = call.header("x-amz-decoded-content-length")
         && length.parse() != Ok(body.len())
     {
-        return Err(AwsError::bad(
-            "IncompleteBody",
-            "The body is not as long as it says.",
-        ));
+        return Err(AwsError::bad("IncompleteBody", "The body is not as long as it says."));
     }
     if let Some(announced) = call.header("x-amz-trailer")
         && !trailers.iter().any(|(name, _)| name == announced)
     {
-        return Err(AwsError::bad(
-            "MalformedTrailerError",
-            "The announced trailer is missing.",
-        ));
+        return Err(AwsError::bad("MalformedTrailerError", "The announced trailer is missing."));
     }
-    let headers = call
-        .headers
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-    let trailers = trailers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let headers = call.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let trailers = trailers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, expected) in headers.chain(trailers) {
         check(name, expected, &body)?;
     }
@@ -84,10 +70,7 @@ fn check(name: &str, expected: &str, body: &[u8]) -> Result<(), AwsError> {
     if actual == expected {
         return Ok(());
     }
-    Err(AwsError::bad(
-        "BadDigest",
-        format!("The {name} you specified did not match what we received."),
-    ))
+    Err(AwsError::bad("BadDigest", format!("The {name} you specified did not match what we received.")))
 }
 
 /// CRC-32 as S3 writes it: big-endian, in base64.
@@ -117,8 +100,7 @@ fn unwrap_chunks(
         let data = rest.get(..size).ok_or_else(malformed)?;
         if let Some(seed) = &mut seed {
             let signature = extension.strip_prefix("chunk-signature=").ok_or_else(malformed)?;
-            seed.chunk(data, signature)
-                .map_err(|fault| AuthFault::from(fault).in_s3())?;
+            seed.chunk(data, signature).map_err(|fault| AuthFault::from(fault).in_s3())?;
         }
         rest = rest.get(size..).unwrap_or_default();
         if size == 0 {
@@ -154,8 +136,7 @@ fn read_trailers(
     match seed {
         Some(mut seed) if !trailers.is_empty() => {
             let signature = signature.ok_or_else(malformed)?;
-            seed.trailer(&signed, &signature)
-                .map_err(|fault| AuthFault::from(fault).in_s3())
+            seed.trailer(&signed, &signature).map_err(|fault| AuthFault::from(fault).in_s3())
         }
         _ => Ok(()),
     }
@@ -180,14 +161,8 @@ mod tests {
     fn unsigned_chunks_come_apart() {
         let body = b"3\r\nabc\r\n4\r\ndefg\r\n0\r\nx-amz-checksum-crc32:MSpqpg==\r\n\r\n";
         let mut trailers = Vec::new();
-        assert_eq!(
-            unwrap_chunks(body, None, &mut trailers).unwrap().as_ref(),
-            b"abcdefg"
-        );
-        assert_eq!(
-            trailers,
-            [("x-amz-checksum-crc32".to_owned(), "MSpqpg==".to_owned())]
-        );
+        assert_eq!(unwrap_chunks(body, None, &mut trailers).unwrap().as_ref(), b"abcdefg");
+        assert_eq!(trailers, [("x-amz-checksum-crc32".to_owned(), "MSpqpg==".to_owned())]);
         assert!(check("x-amz-checksum-crc32", "MSpqpg==", b"abcdefg").is_ok());
         assert!(check("x-amz-checksum-crc32", "MSpqpg==", b"abcdefG").is_err());
         assert!(check("x-amz-checksum-crc64nvme", "x", b"abcdefg").is_err());
@@ -195,12 +170,9 @@ mod tests {
 
     #[test]
     fn broken_chunks_are_refused() {
-        for body in [
-            &b"zz\r\nabc\r\n0\r\n\r\n"[..],
-            b"9\r\nabc\r\n0\r\n\r\n",
-            b"3\r\nabc0\r\n\r\n",
-            b"3\r\nabc\r\n",
-        ] {
+        for body in
+            [&b"zz\r\nabc\r\n0\r\n\r\n"[..], b"9\r\nabc\r\n0\r\n\r\n", b"3\r\nabc0\r\n\r\n", b"3\r\nabc\r\n"]
+        {
             assert!(unwrap_chunks(body, None, &mut Vec::new()).is_err(), "{body:?}");
         }
     }

@@ -11,11 +11,7 @@ use crate::gate::Call;
 const MAX_SKEW: SignedDuration = SignedDuration::from_mins(15);
 
 /// RFC 3986's unreserved characters stay as they are.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Why a signature proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +58,7 @@ impl Signature {
     /// Reads the signature of `call`.
     pub(crate) fn read(call: &Call) -> Result<Self, SignatureFault> {
         let header = call.header("authorization").ok_or(SignatureFault::Missing)?;
-        let rest = header
-            .strip_prefix("AWS4-HMAC-SHA256 ")
-            .ok_or(SignatureFault::Malformed)?;
+        let rest = header.strip_prefix("AWS4-HMAC-SHA256 ").ok_or(SignatureFault::Malformed)?;
         let part = |name: &str| {
             let mut parts = rest.split(',').map(str::trim);
             parts.find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
@@ -125,12 +119,7 @@ impl Signature {
         let expected = hex::encode(mac(&key, to_sign.as_bytes()));
         constant_time::verify_slices_are_equal(expected.as_bytes(), self.hex.as_bytes())
             .map_err(|_| SignatureFault::Mismatch)?;
-        Ok(Seed {
-            key,
-            amz_date: self.amz_date.clone(),
-            scope: self.scope.clone(),
-            signature: expected,
-        })
+        Ok(Seed { key, amz_date: self.amz_date.clone(), scope: self.scope.clone(), signature: expected })
     }
 
     /// `Host` and every `x-amz-` header have to be signed, or whoever sits between could change them.
@@ -146,12 +135,7 @@ impl Signature {
 
     fn canonical_request(&self, call: &Call, payload: &str) -> String {
         let headers = self.signed_headers.iter().fold(String::new(), |out, name| {
-            let values: Vec<_> = call
-                .headers
-                .get_all(name.as_str())
-                .iter()
-                .map(header_text)
-                .collect();
+            let values: Vec<_> = call.headers.get_all(name.as_str()).iter().map(header_text).collect();
             format!("{out}{name}:{}\n", values.join(","))
         });
         format!(
@@ -175,27 +159,16 @@ impl Seed {
     /// Checks the signature of the next chunk, and moves on to it.
     pub(crate) fn chunk(&mut self, data: &[u8], signature: &str) -> Result<(), SignatureFault> {
         let empty = sha256_hex(b"");
-        self.next(
-            "AWS4-HMAC-SHA256-PAYLOAD",
-            &format!("{empty}\n{}", sha256_hex(data)),
-            signature,
-        )
+        self.next("AWS4-HMAC-SHA256-PAYLOAD", &format!("{empty}\n{}", sha256_hex(data)), signature)
     }
 
     /// Checks the signature of the trailing headers, given as `name:value\n` lines.
     pub(crate) fn trailer(&mut self, lines: &str, signature: &str) -> Result<(), SignatureFault> {
-        self.next(
-            "AWS4-HMAC-SHA256-TRAILER",
-            &sha256_hex(lines.as_bytes()),
-            signature,
-        )
+        self.next("AWS4-HMAC-SHA256-TRAILER", &sha256_hex(lines.as_bytes()), signature)
     }
 
     fn next(&mut self, kind: &str, digests: &str, signature: &str) -> Result<(), SignatureFault> {
-        let to_sign = format!(
-            "{kind}\n{}\n{}\n{}\n{digests}",
-            self.amz_date, self.scope, self.signature
-        );
+        let to_sign = format!("{kind}\n{}\n{}\n{}\n{digests}", self.amz_date, self.scope, self.signature);
         let expected = hex::encode(mac(&self.key, to_sign.as_bytes()));
         constant_time::verify_slices_are_equal(expected.as_bytes(), signature.as_bytes())
             .map_err(|_| SignatureFault::Body)?;
@@ -222,11 +195,7 @@ fn canonical_query(query: &str) -> String {
         .map(|(name, value)| (encode_again(name), encode_again(value)))
         .collect();
     pairs.sort();
-    pairs
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect::<Vec<_>>()
-        .join("&")
+    pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
 }
 
 fn encode_again(text: &str) -> String {

@@ -18,13 +18,8 @@ use crate::gate::{Answer, Call, Noted};
 use crate::ledger::Cloud;
 
 /// The algorithms that STS takes; no `EdDSA`.
-const ALGORITHMS: &[Algorithm] = &[
-    Algorithm::RS256,
-    Algorithm::RS384,
-    Algorithm::RS512,
-    Algorithm::ES256,
-    Algorithm::ES384,
-];
+const ALGORITHMS: &[Algorithm] =
+    &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::ES256, Algorithm::ES384];
 
 /// A session of a session lives an hour at the most.
 const MAX_CHAINED: SignedDuration = SignedDuration::from_hours(1);
@@ -42,10 +37,7 @@ impl Aws {
             "AssumeRoleWithWebIdentity" => self.with_web_identity(params, twist, request_id).await,
             "AssumeRole" => self.assume_role(params, call, twist, request_id),
             "GetCallerIdentity" => Ok(self.caller_identity(call, request_id)?.into()),
-            _ => Err(AwsError::bad(
-                "InvalidAction",
-                format!("Could not find operation {action}"),
-            )),
+            _ => Err(AwsError::bad("InvalidAction", format!("Could not find operation {action}"))),
         }
     }
 
@@ -60,19 +52,10 @@ impl Aws {
         if !(4..=20_000).contains(&token.len()) {
             return Err(constraint("(token)", "webIdentityToken", "length 4 to 20000"));
         }
-        let claims = self
-            .issuer
-            .verify(token, ALGORITHMS)
-            .await
-            .map_err(|fault| signature_error(&fault))?;
+        let claims = self.issuer.verify(token, ALGORITHMS).await.map_err(|fault| signature_error(&fault))?;
         let now = self.world.now();
-        let identity = WebIdentity::read(
-            &claims,
-            self.issuer.url(),
-            &self.audiences,
-            &request.role_arn,
-            now,
-        )?;
+        let identity =
+            WebIdentity::read(&claims, self.issuer.url(), &self.audiences, &request.role_arn, now)?;
         let mut context = Context::default();
         context.set(&format!("{}:aud", self.provider), &identity.audience);
         context.set(&format!("{}:sub", self.provider), &identity.subject);
@@ -86,19 +69,13 @@ impl Aws {
         let provider = format!("arn:aws:iam::{}:oidc-provider/{}", self.account, self.provider);
         let operation = "AssumeRoleWithWebIdentity";
         let knocker = Knocker::Federated(&provider);
-        let issued = self.assume(
-            request,
-            attributes,
-            "sts:AssumeRoleWithWebIdentity",
-            knocker,
-            context,
-        )?;
+        let issued = self.assume(request, attributes, "sts:AssumeRoleWithWebIdentity", knocker, context)?;
         let result = self.result(&issued, twist);
         let result = result
             .text("SubjectFromWebIdentityToken", &identity.subject)
             .text("Audience", &identity.audience)
             .text("Provider", &provider);
-        Ok(self.minted(operation, &issued, result, request_id))
+        Ok(self.minted(operation, &issued, &result, request_id))
     }
 
     fn assume_role(
@@ -134,7 +111,7 @@ impl Aws {
         }
         let knocker = caller.knocker(&self.account);
         let issued = self.assume(request, attributes, "sts:AssumeRole", knocker, context)?;
-        Ok(self.minted("AssumeRole", &issued, self.result(&issued, twist), request_id))
+        Ok(self.minted("AssumeRole", &issued, &self.result(&issued, twist), request_id))
     }
 
     /// The caller's own policies have to allow each of the actions as well.
@@ -160,40 +137,27 @@ impl Aws {
             .text("Arn", caller.arn())
             .text("UserId", caller.user_id())
             .text("Account", &self.account);
-        Ok(respond(
-            StatusCode::OK,
-            request_id,
-            envelope("GetCallerIdentity", STS, &result, request_id),
-        ))
+        Ok(respond(StatusCode::OK, request_id, envelope("GetCallerIdentity", STS, &result, request_id)))
     }
 
     /// Who signed a call of a query API.
     pub(super) fn signed_by(&self, call: &Call, service: &str) -> Result<Caller<'_>, AwsError> {
         let payload = sha256_hex(&call.body);
         let authenticated = self.authenticate(call, service, &payload);
-        authenticated
-            .map(|(caller, _)| caller)
-            .map_err(super::caller::AuthFault::in_query_api)
+        authenticated.map(|(caller, _)| caller).map_err(super::caller::AuthFault::in_query_api)
     }
 
-    fn minted(&self, operation: &'static str, issued: &Issued, result: Xml, request_id: &str) -> Answer {
+    fn minted(&self, operation: &'static str, issued: &Issued, result: &Xml, request_id: &str) -> Answer {
         let session = &issued.session;
         let mint = self.world.note(Noted {
             cloud: Cloud::Aws,
             operation,
             subject: session.arn.clone(),
-            lease: session
-                .tags
-                .get("lease")
-                .or(session.source_identity.as_ref())
-                .cloned(),
+            lease: session.tags.get("lease").or(session.source_identity.as_ref()).cloned(),
             expires_at: session.expires_at,
         });
-        let body = envelope(operation, STS, &result, request_id);
-        Answer {
-            response: respond(StatusCode::OK, request_id, body),
-            mint: Some(mint),
-        }
+        let body = envelope(operation, STS, result, request_id);
+        Answer { response: respond(StatusCode::OK, request_id, body), mint: Some(mint) }
     }
 
     /// The part of the answer that both operations have.
@@ -215,9 +179,7 @@ impl Aws {
         if twist != Some(Twist::MissingToken) {
             credentials = credentials.text("SessionToken", &session.token);
         }
-        let user = Xml::default()
-            .text("AssumedRoleId", &session.user_id)
-            .text("Arn", arn);
+        let user = Xml::default().text("AssumedRoleId", &session.user_id).text("Arn", arn);
         let result = Xml::default()
             .element("Credentials", &credentials.text("Expiration", expires_at))
             .element("AssumedRoleUser", &user)
@@ -239,10 +201,7 @@ fn attributes(params: &Params) -> Attributes {
     let values = params.members("Tags", ".Value").map(ToOwned::to_owned);
     Attributes {
         tags: keys.zip(values).collect(),
-        transitive: params
-            .members("TransitiveTagKeys", "")
-            .map(ToOwned::to_owned)
-            .collect(),
+        transitive: params.members("TransitiveTagKeys", "").map(ToOwned::to_owned).collect(),
         source_identity: params.get("SourceIdentity").map(ToOwned::to_owned),
     }
 }

@@ -39,9 +39,7 @@ pub(crate) fn signature_error(fault: &TokenFault) -> AwsError {
             "The identity provider could not be reached to verify the token.",
         ),
         TokenFault::Malformed => invalid("The web identity token that was passed could not be parsed."),
-        other => invalid(format!(
-            "Couldn't retrieve verification key from your identity provider: {other}."
-        )),
+        other => invalid(format!("Couldn't retrieve verification key from your identity provider: {other}.")),
     }
 }
 
@@ -55,9 +53,7 @@ impl WebIdentity {
         now: Timestamp,
     ) -> Result<Self, AwsError> {
         if claims.text("iss") != Some(issuer) {
-            return Err(invalid(
-                "No OpenIDConnect provider found in your account for the token's issuer.",
-            ));
+            return Err(invalid("No OpenIDConnect provider found in your account for the token's issuer."));
         }
         check_times(claims, now)?;
         let subject = claims.text("sub").filter(|sub| !sub.is_empty());
@@ -105,8 +101,7 @@ fn seconds(claims: &Claims, name: &str) -> Result<Option<Timestamp>, AwsError> {
         value => value.as_i64(),
     };
     let at = number.and_then(|number| Timestamp::from_second(number).ok());
-    at.map(Some)
-        .ok_or_else(|| invalid(format!("The claim {name} is not a whole number of seconds.")))
+    at.map(Some).ok_or_else(|| invalid(format!("The claim {name} is not a whole number of seconds.")))
 }
 
 /// `azp`, where present, is the audience; more than one `aud` needs it.
@@ -144,12 +139,9 @@ fn session_tags(claims: &Claims) -> Result<Tags, AwsError> {
     let transitive = match transitive {
         None => BTreeSet::new(),
         Some(keys) => {
-            let keys = keys
-                .as_array()
-                .ok_or_else(|| bad("transitive_tag_keys is no list"))?;
+            let keys = keys.as_array().ok_or_else(|| bad("transitive_tag_keys is no list"))?;
             let keys = keys.iter().map(|key| key.as_str().map(ToOwned::to_owned));
-            keys.collect::<Option<_>>()
-                .ok_or_else(|| bad("transitive_tag_keys holds no texts"))?
+            keys.collect::<Option<_>>().ok_or_else(|| bad("transitive_tag_keys holds no texts"))?
         }
     };
     Ok((tags, transitive))
@@ -171,11 +163,7 @@ fn role_authorised(claims: &Claims, role_arn: &str) -> Result<Option<bool>, AwsE
         Some(Value::Array(arns)) => arns.iter().any(|arn| arn == role_arn),
         Some(_) => false,
     };
-    if named {
-        Ok(Some(true))
-    } else {
-        Err(invalid("The token is not authorized for the requested role."))
-    }
+    if named { Ok(Some(true)) } else { Err(invalid("The token is not authorized for the requested role.")) }
 }
 
 #[cfg(test)]
@@ -206,56 +194,37 @@ mod tests {
         let read = read(|_| {}).unwrap();
         assert_eq!(read.tags, BTreeMap::from([("lease".to_owned(), "L1".to_owned())]));
         assert_eq!(read.transitive, BTreeSet::from(["lease".to_owned()]));
-        assert_eq!(
-            (read.source_identity.as_deref(), read.role_authorised),
-            (Some("L1"), Some(true))
-        );
+        assert_eq!((read.source_identity.as_deref(), read.role_authorised), (Some("L1"), Some(true)));
     }
 
     #[test]
     fn each_claim_is_checked() {
         let bad = Err("InvalidIdentityToken");
         for (name, value, expected) in [
-            ("iss", json!("http://127.0.0.1:1/"), bad.clone()),
-            ("iss", json!(["http://127.0.0.1:1"]), bad.clone()),
-            ("aud", json!("cortex"), bad.clone()),
-            ("aud", Value::Null, bad.clone()),
-            ("aud", json!(["sts.amazonaws.com", "cortex"]), bad.clone()),
-            ("azp", json!("cortex"), bad.clone()),
-            ("sub", Value::Null, bad.clone()),
-            ("sub", json!(""), bad.clone()),
-            ("iat", Value::Null, bad.clone()),
-            ("iat", json!(NOW + 301), bad.clone()),
-            ("nbf", json!(NOW + 301), bad.clone()),
-            ("exp", Value::Null, bad.clone()),
-            ("exp", json!(1.5), bad.clone()),
+            ("iss", json!("http://127.0.0.1:1/"), bad),
+            ("iss", json!(["http://127.0.0.1:1"]), bad),
+            ("aud", json!("cortex"), bad),
+            ("aud", Value::Null, bad),
+            ("aud", json!(["sts.amazonaws.com", "cortex"]), bad),
+            ("azp", json!("cortex"), bad),
+            ("sub", Value::Null, bad),
+            ("sub", json!(""), bad),
+            ("iat", Value::Null, bad),
+            ("iat", json!(NOW + 301), bad),
+            ("nbf", json!(NOW + 301), bad),
+            ("exp", Value::Null, bad),
+            ("exp", json!(1.5), bad),
             ("exp", json!(NOW - 300), Err("ExpiredTokenException")),
-            (TAGS, json!({"principal_tags": {"lease": "L1"}}), bad.clone()),
-            (
-                TAGS,
-                json!({"principal_tags": {"lease": ["L1", "L2"]}}),
-                bad.clone(),
-            ),
-            (TAGS, json!({}), bad.clone()),
-            (
-                "https://aws.amazon.com/tags/principal_tags/x",
-                json!(["L1"]),
-                bad.clone(),
-            ),
-            (SOURCE_IDENTITY, json!(["L1"]), bad.clone()),
-            (
-                ROLES,
-                json!(["arn:aws:iam::123456789012:role/other"]),
-                bad.clone(),
-            ),
-            (ROLES, json!([]), bad.clone()),
+            (TAGS, json!({"principal_tags": {"lease": "L1"}}), bad),
+            (TAGS, json!({"principal_tags": {"lease": ["L1", "L2"]}}), bad),
+            (TAGS, json!({}), bad),
+            ("https://aws.amazon.com/tags/principal_tags/x", json!(["L1"]), bad),
+            (SOURCE_IDENTITY, json!(["L1"]), bad),
+            (ROLES, json!(["arn:aws:iam::123456789012:role/other"]), bad),
+            (ROLES, json!([]), bad),
             (ROLES, json!(7), bad),
         ] {
-            assert_eq!(
-                read(|claims| claims[name] = value.clone()).map(|_| ()),
-                expected.map(|()| ()),
-                "{name} {value}"
-            );
+            assert_eq!(read(|claims| claims[name] = value.clone()).map(|_| ()), expected, "{name} {value}");
         }
     }
 
@@ -267,19 +236,10 @@ mod tests {
             ("exp", json!((NOW + 60).to_string())),
             ("aud", json!(["sts.amazonaws.com"])),
             ("azp", json!("sts.amazonaws.com")),
-            (
-                ROLES,
-                json!(format!("arn:aws:iam::123456789012:role/other;{ROLE}")),
-            ),
-            (
-                "https://aws.amazon.com/tags/principal_tags/team",
-                json!("finance"),
-            ),
+            (ROLES, json!(format!("arn:aws:iam::123456789012:role/other;{ROLE}"))),
+            ("https://aws.amazon.com/tags/principal_tags/team", json!("finance")),
         ] {
-            assert!(
-                read(|claims| claims[name] = value.clone()).is_ok(),
-                "{name} {value}"
-            );
+            assert!(read(|claims| claims[name] = value.clone()).is_ok(), "{name} {value}");
         }
     }
 }

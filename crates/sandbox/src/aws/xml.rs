@@ -31,47 +31,31 @@ impl Xml {
 
     /// The document with `root` of this namespace; empty for none.
     pub(crate) fn document(self, root: &str, namespace: &str) -> String {
-        let xmlns = if namespace.is_empty() {
-            String::new()
-        } else {
-            format!(" xmlns=\"{namespace}\"")
-        };
-        format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root}{xmlns}>{}</{root}>",
-            self.0
-        )
+        let xmlns = if namespace.is_empty() { String::new() } else { format!(" xmlns=\"{namespace}\"") };
+        format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root}{xmlns}>{}</{root}>", self.0)
     }
 }
 
 fn escape(text: &str) -> String {
-    text.chars()
-        .fold(String::with_capacity(text.len()), |mut out, c| {
-            match c {
-                '&' => out.push_str("&amp;"),
-                '<' => out.push_str("&lt;"),
-                '>' => out.push_str("&gt;"),
-                '"' => out.push_str("&quot;"),
-                '\'' => out.push_str("&apos;"),
-                // XML 1.0 has no way to write the other control characters.
-                c if c.is_control() && !"\t\n\r".contains(c) => out.push('\u{fffd}'),
-                c => out.push(c),
-            }
-            out
-        })
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&apos;"),
+            // XML 1.0 has no way to write the other control characters.
+            c if c.is_control() && !"\t\n\r".contains(c) => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+        out
+    })
 }
 
 /// An answer of `text/xml` with its request id.
 pub(crate) fn respond(status: StatusCode, request_id: &str, body: String) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "text/xml"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (
-        status,
-        headers,
-        [("x-amzn-requestid", request_id), ("x-amz-request-id", request_id)],
-        body,
-    )
+    let headers = [(header::CONTENT_TYPE, "text/xml"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, [("x-amzn-requestid", request_id), ("x-amz-request-id", request_id)], body)
         .into_response()
 }
 

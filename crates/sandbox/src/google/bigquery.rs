@@ -43,24 +43,13 @@ struct Job {
 impl Warehouse {
     pub(super) fn new(job_users: Vec<(String, Member)>, datasets: Vec<Dataset>) -> Self {
         let tables = datasets.iter().flat_map(|dataset| {
-            dataset
-                .tables
-                .iter()
-                .map(|id| ((dataset.project.clone(), dataset.id.clone(), id.clone()), 0))
+            dataset.tables.iter().map(|id| ((dataset.project.clone(), dataset.id.clone(), id.clone()), 0))
         });
-        Self {
-            job_users,
-            rows: tables.collect(),
-            datasets,
-            jobs: BTreeMap::new(),
-        }
+        Self { job_users, rows: tables.collect(), datasets, jobs: BTreeMap::new() }
     }
 
     fn readable(&self, project: &str, id: &str, access: &Access) -> Result<&Dataset, ApiError> {
-        let dataset = self
-            .datasets
-            .iter()
-            .find(|dataset| dataset.project == project && dataset.id == id);
+        let dataset = self.datasets.iter().find(|dataset| dataset.project == project && dataset.id == id);
         let dataset = dataset
             .filter(|dataset| access.is_one_of(&dataset.readers) || access.is_one_of(&dataset.writers));
         // Google does not tell whoever may not look whether there is anything to see.
@@ -87,11 +76,7 @@ fn require(access: &Access, need: Need) -> Result<(), ApiError> {
         Need::Insert => &[BIGQUERY, CLOUD_PLATFORM, INSERT_DATA],
         Need::Job => &[BIGQUERY, CLOUD_PLATFORM],
     };
-    if allowed.iter().any(|scope| access.scopes.contains(*scope)) {
-        Ok(())
-    } else {
-        Err(ApiError::scope())
-    }
+    if allowed.iter().any(|scope| access.scopes.contains(*scope)) { Ok(()) } else { Err(ApiError::scope()) }
 }
 
 impl Google {
@@ -130,10 +115,7 @@ impl Google {
     fn datasets(&self, access: &Access, project: &str) -> Result<Value, ApiError> {
         require(access, Need::Read)?;
         let warehouse = self.warehouse();
-        let own = warehouse
-            .datasets
-            .iter()
-            .filter(|dataset| dataset.project == project);
+        let own = warehouse.datasets.iter().filter(|dataset| dataset.project == project);
         let seen = own.filter(|dataset| warehouse.readable(project, &dataset.id, access).is_ok());
         Ok(json!({"kind": "bigquery#datasetList", "datasets": seen.map(dataset_body).collect::<Vec<_>>()}))
     }
@@ -142,11 +124,7 @@ impl Google {
         require(access, Need::Read)?;
         let warehouse = self.warehouse();
         let dataset = warehouse.readable(project, id, access)?;
-        let tables: Vec<_> = dataset
-            .tables
-            .iter()
-            .map(|table| table_body(project, id, table))
-            .collect();
+        let tables: Vec<_> = dataset.tables.iter().map(|table| table_body(project, id, table)).collect();
         Ok(json!({"kind": "bigquery#tableList", "totalItems": tables.len(), "tables": tables}))
     }
 
@@ -159,18 +137,11 @@ impl Google {
         table: &str,
     ) -> Result<Value, ApiError> {
         require(access, Need::Insert)?;
-        let body = call
-            .json()
-            .ok_or_else(|| ApiError::invalid("Invalid JSON payload received."))?;
+        let body = call.json().ok_or_else(|| ApiError::invalid("Invalid JSON payload received."))?;
         let rows = body.get("rows").and_then(Value::as_array);
-        let rows = rows
-            .ok_or_else(|| ApiError::invalid("No rows present in the request."))?
-            .len();
+        let rows = rows.ok_or_else(|| ApiError::invalid("No rows present in the request."))?.len();
         let mut warehouse = self.warehouse();
-        let dataset = warehouse
-            .datasets
-            .iter()
-            .find(|d| d.project == project && d.id == id);
+        let dataset = warehouse.datasets.iter().find(|d| d.project == project && d.id == id);
         if !dataset.is_some_and(|dataset| access.is_one_of(&dataset.writers)) {
             return Err(ApiError::denied(format!(
                 "Access Denied: Table {project}:{id}.{table}: Permission bigquery.tables.updateData denied on table {project}:{id}.{table} (or it may not exist)."
@@ -213,30 +184,18 @@ impl Google {
 
     fn job(&self, access: &Access, project: &str, id: &str, segments: &[&str]) -> Result<Value, ApiError> {
         require(access, Need::Read)?;
-        let job = self
-            .warehouse()
-            .jobs
-            .get(id)
-            .filter(|job| job.owner == access.name)
-            .cloned();
+        let job = self.warehouse().jobs.get(id).filter(|job| job.owner == access.name).cloned();
         let job = job.ok_or_else(|| ApiError::missing(&format!("Job {project}:US.{id}")))?;
         if segments.contains(&"queries") {
-            return Ok(results(
-                project,
-                id,
-                &job.columns,
-                "bigquery#getQueryResultsResponse",
-            ));
+            return Ok(results(project, id, &job.columns, "bigquery#getQueryResultsResponse"));
         }
         Ok(job_body(project, id, access, ""))
     }
 
     fn run(&self, access: &Access, project: &str, text: &str) -> Result<Vec<Column>, ApiError> {
         let warehouse = self.warehouse();
-        let may_run = warehouse
-            .job_users
-            .iter()
-            .any(|(of, member)| of == project && access.members.contains(member));
+        let may_run =
+            warehouse.job_users.iter().any(|(of, member)| of == project && access.members.contains(member));
         if !may_run {
             return Err(ApiError::denied(format!(
                 "Access Denied: Project {project}: User does not have bigquery.jobs.create permission in project {project}."
@@ -271,13 +230,7 @@ impl Google {
         if warehouse.jobs.len() >= MAX_JOBS {
             warehouse.jobs.pop_first();
         }
-        warehouse.jobs.insert(
-            id.to_owned(),
-            Job {
-                owner: access.name.clone(),
-                columns,
-            },
-        );
+        warehouse.jobs.insert(id.to_owned(), Job { owner: access.name.clone(), columns });
     }
 }
 
@@ -288,10 +241,7 @@ fn known_table<'a>(
     table: &str,
 ) -> Result<&'a mut usize, ApiError> {
     let key = (project.to_owned(), id.to_owned(), table.to_owned());
-    warehouse
-        .rows
-        .get_mut(&key)
-        .ok_or_else(|| ApiError::missing(&format!("Table {project}:{id}.{table}")))
+    warehouse.rows.get_mut(&key).ok_or_else(|| ApiError::missing(&format!("Table {project}:{id}.{table}")))
 }
 
 fn dataset_body(dataset: &Dataset) -> Value {

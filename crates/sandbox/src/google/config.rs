@@ -14,12 +14,7 @@ pub struct GoogleConfig {
 impl GoogleConfig {
     /// A Google that trusts one pool and holds nothing.
     pub fn new(pool: WorkloadPool) -> Self {
-        Self {
-            pools: vec![pool],
-            service_accounts: Vec::new(),
-            job_users: Vec::new(),
-            datasets: Vec::new(),
-        }
+        Self { pools: vec![pool], service_accounts: Vec::new(), job_users: Vec::new(), datasets: Vec::new() }
     }
 
     /// Adds a pool.
@@ -62,10 +57,7 @@ impl WorkloadPool {
     /// A pool whose provider maps `google.subject` from `sub` and `attribute.grant` from `grant`, and takes its
     /// own resource name as the audience.
     pub fn new(project_number: u64, pool: &str, provider: &str) -> Self {
-        let mapping = [
-            ("google.subject", "assertion.sub"),
-            ("attribute.grant", "assertion.grant"),
-        ];
+        let mapping = [("google.subject", "assertion.sub"), ("attribute.grant", "assertion.grant")];
         Self {
             project_number,
             pool: pool.to_owned(),
@@ -143,10 +135,7 @@ pub struct ServiceAccount {
 impl ServiceAccount {
     /// A service account that nobody may act as.
     pub fn new(email: &str) -> Self {
-        Self {
-            email: email.to_owned(),
-            users: Vec::new(),
-        }
+        Self { email: email.to_owned(), users: Vec::new() }
     }
 
     /// Binds `member` with `roles/iam.workloadIdentityUser`.

@@ -22,11 +22,10 @@ const MAX_LIFETIME_S: i64 = 3_600;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {
-    #[serde(default)]
-    scope: Vec<String>,
+    // Clients write null for what they leave out.
+    scope: Option<Vec<String>>,
     lifetime: Option<String>,
-    #[serde(default)]
-    delegates: Vec<String>,
+    delegates: Option<Vec<String>>,
 }
 
 impl Request {
@@ -37,13 +36,9 @@ impl Request {
         let seconds = text.strip_suffix('s').and_then(|text| text.parse::<f64>().ok());
         let seconds = seconds.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
         let allowed = SignedDuration::from_secs(1)..=SignedDuration::from_secs(MAX_LIFETIME_S);
-        seconds
-            .filter(|lifetime| allowed.contains(lifetime))
-            .ok_or_else(|| {
-                ApiError::invalid(format!(
-                    "The access token lifetime cannot exceed {MAX_LIFETIME_S} seconds."
-                ))
-            })
+        seconds.filter(|lifetime| allowed.contains(lifetime)).ok_or_else(|| {
+            ApiError::invalid(format!("The access token lifetime cannot exceed {MAX_LIFETIME_S} seconds."))
+        })
     }
 }
 
@@ -60,20 +55,19 @@ impl Google {
         }
         let request: Request = serde_json::from_slice(&call.body)
             .map_err(|error| ApiError::invalid(format!("Invalid JSON payload received: {error}")))?;
-        if request.scope.is_empty() {
-            return Err(ApiError::invalid("The scope is required."));
-        }
-        if !request.delegates.is_empty() {
+        let lifetime = request.lifetime()?;
+        let scopes = request.scope.filter(|scopes| !scopes.is_empty());
+        let scopes = scopes.ok_or_else(|| ApiError::invalid("The scope is required."))?;
+        if request.delegates.is_some_and(|delegates| !delegates.is_empty()) {
             return Err(ApiError::invalid("The sandbox has no delegation chains."));
         }
-        let lifetime = request.lifetime()?;
         let users = self.service_accounts.get(email);
         if !users.is_some_and(|users| holder.is_one_of(users)) {
             return Err(ApiError::denied(
                 "Permission 'iam.serviceAccounts.getAccessToken' denied on resource (or it may not exist).",
             ));
         }
-        self.act_as(email, request.scope, lifetime, &holder, twist)
+        self.act_as(email, scopes, lifetime, &holder, twist)
     }
 
     fn act_as(
@@ -93,10 +87,7 @@ impl Google {
             expires_at,
         };
         let token = self.issue(access).ok_or_else(ApiError::exhausted)?;
-        let lease = holder
-            .name
-            .rsplit_once("/subject/")
-            .map(|(_, subject)| subject.to_owned());
+        let lease = holder.name.rsplit_once("/subject/").map(|(_, subject)| subject.to_owned());
         let mint = self.world.note(Noted {
             cloud: Cloud::Google,
             operation: "generateAccessToken",
@@ -113,9 +104,6 @@ impl Google {
         if twist != Some(Twist::MissingToken) {
             body["accessToken"] = token.into();
         }
-        Ok(Answer {
-            response: Json(body).into_response(),
-            mint: Some(mint),
-        })
+        Ok(Answer { response: Json(body).into_response(), mint: Some(mint) })
     }
 }

@@ -14,10 +14,7 @@ pub(super) struct OauthError {
 
 impl OauthError {
     pub(super) fn new(code: &'static str, description: impl Into<String>) -> Self {
-        Self {
-            code,
-            description: description.into(),
-        }
+        Self { code, description: description.into() }
     }
 }
 
@@ -52,12 +49,7 @@ impl ApiError {
 
     pub(super) fn denied(message: impl Into<String>) -> Self {
         let status = StatusCode::FORBIDDEN;
-        Self {
-            status,
-            name: "PERMISSION_DENIED",
-            reason: "accessDenied",
-            message: message.into(),
-        }
+        Self { status, name: "PERMISSION_DENIED", reason: "accessDenied", message: message.into() }
     }
 
     pub(super) fn scope() -> Self {
@@ -71,22 +63,12 @@ impl ApiError {
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         let status = StatusCode::BAD_REQUEST;
-        Self {
-            status,
-            name: "INVALID_ARGUMENT",
-            reason: "invalid",
-            message: message.into(),
-        }
+        Self { status, name: "INVALID_ARGUMENT", reason: "invalid", message: message.into() }
     }
 
     pub(super) fn missing(what: &str) -> Self {
         let message = format!("Not found: {what}");
-        Self {
-            status: StatusCode::NOT_FOUND,
-            name: "NOT_FOUND",
-            reason: "notFound",
-            message,
-        }
+        Self { status: StatusCode::NOT_FOUND, name: "NOT_FOUND", reason: "notFound", message }
     }
 
     pub(super) fn exhausted() -> Self {

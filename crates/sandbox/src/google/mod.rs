@@ -56,10 +56,7 @@ pub(crate) struct Google {
 
 impl Google {
     pub(crate) fn new(config: GoogleConfig, issuer: Arc<TrustedIssuer>, world: World) -> Self {
-        let accounts = config
-            .service_accounts
-            .into_iter()
-            .map(|account| (account.email, account.users));
+        let accounts = config.service_accounts.into_iter().map(|account| (account.email, account.users));
         Self {
             pools: config.pools,
             service_accounts: accounts.collect(),
@@ -89,9 +86,7 @@ impl Google {
     fn holder(&self, call: &Call) -> Result<Access, ApiError> {
         let token = call.bearer().ok_or_else(ApiError::unauthenticated)?;
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let access = tokens
-            .get(token)
-            .filter(|access| access.expires_at > self.world.now());
+        let access = tokens.get(token).filter(|access| access.expires_at > self.world.now());
         access.cloned().ok_or_else(ApiError::unauthenticated)
     }
 }
@@ -114,15 +109,11 @@ fn route(path: &str) -> Route {
     if let Some(account) = decoded.strip_prefix("/v1/projects/-/serviceAccounts/") {
         return account
             .strip_suffix(":generateAccessToken")
-            .map_or(Route::Unknown, |email| {
-                Route::GenerateAccessToken(email.to_owned())
-            });
+            .map_or(Route::Unknown, |email| Route::GenerateAccessToken(email.to_owned()));
     }
     decoded
         .strip_prefix("/bigquery/v2/projects/")
-        .map_or(Route::Unknown, |rest| {
-            Route::BigQuery(rest.split('/').map(ToOwned::to_owned).collect())
-        })
+        .map_or(Route::Unknown, |rest| Route::BigQuery(rest.split('/').map(ToOwned::to_owned).collect()))
 }
 
 impl Service for Google {
@@ -135,26 +126,18 @@ impl Service for Google {
             Route::BigQuery(_) => ("bigquery", false),
             Route::Unknown => ("other", false),
         };
-        Operation {
-            name: name.to_owned(),
-            mints,
-        }
+        Operation { name: name.to_owned(), mints }
     }
 
     async fn answer(&self, call: &Call, twist: Option<Twist>) -> Answer {
         match route(&call.path) {
-            Route::Token => self
-                .token(call, twist)
-                .await
-                .unwrap_or_else(|e| e.into_response().into()),
-            Route::GenerateAccessToken(email) => self
-                .generate_access_token(call, &email, twist)
-                .unwrap_or_else(|e| e.into_response().into()),
+            Route::Token => self.token(call, twist).await.unwrap_or_else(|e| e.into_response().into()),
+            Route::GenerateAccessToken(email) => {
+                self.generate_access_token(call, &email, twist).unwrap_or_else(|e| e.into_response().into())
+            }
             Route::BigQuery(segments) => {
                 let segments: Vec<_> = segments.iter().map(String::as_str).collect();
-                self.bigquery(call, &segments)
-                    .unwrap_or_else(IntoResponse::into_response)
-                    .into()
+                self.bigquery(call, &segments).unwrap_or_else(IntoResponse::into_response).into()
             }
             Route::Unknown => ApiError::missing(&call.path).into_response().into(),
         }

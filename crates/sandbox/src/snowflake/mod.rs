@@ -70,10 +70,7 @@ fn body(call: &Call) -> Option<Value> {
         return call.json();
     }
     let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(call.body.as_ref())
-        .take(MAX_JSON)
-        .read_to_end(&mut plain)
-        .ok()?;
+    flate2::read::GzDecoder::new(call.body.as_ref()).take(MAX_JSON).read_to_end(&mut plain).ok()?;
     serde_json::from_slice(&plain).ok()
 }
 
@@ -89,29 +86,17 @@ fn success(data: &Value) -> Response {
 
 impl Snowflake {
     pub(crate) fn new(config: SnowflakeConfig, issuer: Arc<TrustedIssuer>, world: World) -> Self {
-        Self {
-            config,
-            sessions: Mutex::default(),
-            issuer,
-            world,
-        }
+        Self { config, sessions: Mutex::default(), issuer, world }
     }
 
     async fn login(&self, call: &Call, twist: Option<Twist>) -> Answer {
-        let data = body(call)
-            .and_then(|mut body| body.get_mut("data").map(Value::take))
-            .unwrap_or_default();
-        let text = |name: &str| {
-            data.get(name)
-                .and_then(Value::as_str)
-                .filter(|text| !text.is_empty())
-        };
+        let data = body(call).and_then(|mut body| body.get_mut("data").map(Value::take)).unwrap_or_default();
+        let text = |name: &str| data.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         let wanted_role = call.param("roleName").filter(|role| !role.is_empty());
         let login = match Authenticator::of_login(text("AUTHENTICATOR"), text("PROVIDER")) {
             Ok(authenticator) => {
                 let token = text("TOKEN").unwrap_or_default();
-                self.identify(authenticator, token, text("LOGIN_NAME"), wanted_role.as_deref())
-                    .await
+                self.identify(authenticator, token, text("LOGIN_NAME"), wanted_role.as_deref()).await
             }
             Err(fault) => Err(fault),
         };
@@ -157,10 +142,7 @@ impl Snowflake {
             data.remove("token");
             data.remove("masterToken");
         }
-        Answer {
-            response: success(&data),
-            mint: Some(mint),
-        }
+        Answer { response: success(&data), mint: Some(mint) }
     }
 
     /// A statement in the session whose token came with `Authorization: Snowflake Token="…"`.
@@ -173,13 +155,9 @@ impl Snowflake {
         };
         let text = body(call).and_then(|body| body.get("sqlText")?.as_str().map(ToOwned::to_owned));
         let id = session.id;
-        match sql::execute(
-            text.as_deref().unwrap_or_default(),
-            &mut session.actor,
-            &self.config.account,
-            id,
-        ) {
-            Ok(rows) => success(&rows.for_connector(&session.actor)),
+        match sql::execute(text.as_deref().unwrap_or_default(), &mut session.actor, &self.config.account, id)
+        {
+            Ok(rows) => success(&rows.for_connector(&session.actor, now)),
             Err(SqlError { code, state, message }) => {
                 let data = json!({"sqlState": state, "queryId": sql::query_id(), "errorCode": code});
                 Json(json!({"data": data, "code": code, "message": message, "success": false}))
@@ -222,11 +200,7 @@ impl Snowflake {
     /// The SQL API: one statement, one token, no session.
     async fn statement(&self, call: &Call) -> Response {
         let refuse = |code: &str, message: &str| {
-            (
-                StatusCode::UNAUTHORIZED,
-                Json(json!({"code": code, "message": message})),
-            )
-                .into_response()
+            (StatusCode::UNAUTHORIZED, Json(json!({"code": code, "message": message}))).into_response()
         };
         let body = body(call).unwrap_or_default();
         let text = |name: &str| body.get(name).and_then(Value::as_str);
@@ -252,9 +226,7 @@ impl Snowflake {
     }
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, Sessions> {
-        self.sessions
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -265,15 +237,13 @@ fn session_token(call: &Call) -> Option<&str> {
 
 fn session_failure(fault: SessionFault) -> Response {
     match fault {
-        SessionFault::Gone => failure(
-            "390104",
-            "Session no longer exists. New login required to access the service.",
-        ),
+        SessionFault::Gone => {
+            failure("390104", "Session no longer exists. New login required to access the service.")
+        }
         SessionFault::Expired => failure("390112", "Your session has expired."),
-        SessionFault::MasterExpired => failure(
-            "390114",
-            "Authentication token has expired. The user must authenticate again.",
-        ),
+        SessionFault::MasterExpired => {
+            failure("390114", "Authentication token has expired. The user must authenticate again.")
+        }
     }
 }
 
@@ -290,10 +260,7 @@ impl Service for Snowflake {
             Route::Telemetry => ("telemetry", false),
             Route::Unknown => ("other", false),
         };
-        Operation {
-            name: name.to_owned(),
-            mints,
-        }
+        Operation { name: name.to_owned(), mints }
     }
 
     async fn answer(&self, call: &Call, twist: Option<Twist>) -> Answer {

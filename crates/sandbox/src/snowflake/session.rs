@@ -78,24 +78,14 @@ impl Sessions {
         token: Option<&str>,
         now: Timestamp,
     ) -> Result<&mut Session, SessionFault> {
-        let session = self
-            .open
-            .values_mut()
-            .find(|session| Some(session.token.as_str()) == token);
+        let session = self.open.values_mut().find(|session| Some(session.token.as_str()) == token);
         let session = session.ok_or(SessionFault::Gone)?;
-        if session.expires_at <= now {
-            Err(SessionFault::Expired)
-        } else {
-            Ok(session)
-        }
+        if session.expires_at <= now { Err(SessionFault::Expired) } else { Ok(session) }
     }
 
     /// A new session token for a master token.
     pub(super) fn renew(&mut self, master: Option<&str>, now: Timestamp) -> Result<Opened, SessionFault> {
-        let session = self
-            .open
-            .values_mut()
-            .find(|session| Some(session.master_token.as_str()) == master);
+        let session = self.open.values_mut().find(|session| Some(session.master_token.as_str()) == master);
         let session = session.ok_or(SessionFault::Gone)?;
         if session.ends_at <= now {
             return Err(SessionFault::MasterExpired);
@@ -107,12 +97,7 @@ impl Sessions {
 
     pub(super) fn close(&mut self, token: Option<&str>) -> Result<(), SessionFault> {
         let of_token = |session: &&Session| Some(session.token.as_str()) == token;
-        let id = self
-            .open
-            .values()
-            .find(of_token)
-            .map(|session| session.id)
-            .ok_or(SessionFault::Gone)?;
+        let id = self.open.values().find(of_token).map(|session| session.id).ok_or(SessionFault::Gone)?;
         self.open.remove(&id);
         Ok(())
     }
@@ -130,8 +115,7 @@ impl Session {
 }
 
 fn after(now: Timestamp, seconds: i64) -> Timestamp {
-    now.saturating_add(SignedDuration::from_secs(seconds))
-        .unwrap_or(now)
+    now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(now)
 }
 
 fn secret(kind: &str) -> String {
@@ -162,30 +146,15 @@ mod tests {
         let opened = sessions.open(Actor::default(), start).unwrap();
         let late = after(start, VALID_S);
         assert!(sessions.current(Some(&opened.token), start).is_ok());
-        assert_eq!(
-            sessions.current(Some(&opened.token), late).err(),
-            Some(SessionFault::Expired)
-        );
-        assert_eq!(
-            sessions.current(Some(&opened.master_token), start).err(),
-            Some(SessionFault::Gone)
-        );
+        assert_eq!(sessions.current(Some(&opened.token), late).err(), Some(SessionFault::Expired));
+        assert_eq!(sessions.current(Some(&opened.master_token), start).err(), Some(SessionFault::Gone));
         assert_eq!(sessions.current(None, start).err(), Some(SessionFault::Gone));
         let renewed = sessions.renew(Some(&opened.master_token), late).unwrap();
         assert!(sessions.current(Some(&renewed.token), late).is_ok());
-        assert_eq!(
-            sessions.current(Some(&opened.token), late).err(),
-            Some(SessionFault::Gone)
-        );
+        assert_eq!(sessions.current(Some(&opened.token), late).err(), Some(SessionFault::Gone));
         let end = after(start, MASTER_VALID_S);
-        assert_eq!(
-            sessions.renew(Some(&opened.master_token), end).err(),
-            Some(SessionFault::MasterExpired)
-        );
+        assert_eq!(sessions.renew(Some(&opened.master_token), end).err(), Some(SessionFault::MasterExpired));
         sessions.close(Some(&renewed.token)).unwrap();
-        assert_eq!(
-            sessions.current(Some(&renewed.token), late).err(),
-            Some(SessionFault::Gone)
-        );
+        assert_eq!(sessions.current(Some(&renewed.token), late).err(), Some(SessionFault::Gone));
     }
 }

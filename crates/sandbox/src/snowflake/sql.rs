@@ -56,9 +56,7 @@ pub(super) fn execute(
         message: format!("SQL compilation error: the sandbox does not understand {text:?}."),
     };
     let list = lower.strip_prefix("select ").ok_or_else(syntax_error)?;
-    let columns = list
-        .split(',')
-        .map(|part| column(part.trim(), actor, account, session_id));
+    let columns = list.split(',').map(|part| column(part.trim(), actor, account, session_id));
     columns.collect::<Option<_>>().map(Rows).ok_or_else(syntax_error)
 }
 
@@ -72,11 +70,7 @@ fn column(part: &str, actor: &Actor, account: &str, session_id: u64) -> Option<C
         number => Some(number.parse::<i64>().ok()?.to_string()),
     };
     let is_number = expression.trim().parse::<i64>().is_ok();
-    Some(Column {
-        name: alias.trim().to_ascii_uppercase(),
-        is_number,
-        value,
-    })
+    Some(Column { name: alias.trim().to_ascii_uppercase(), is_number, value })
 }
 
 fn use_role(role: &str, actor: &mut Actor) -> Result<Rows, SqlError> {
@@ -88,11 +82,7 @@ fn use_role(role: &str, actor: &mut Actor) -> Result<Rows, SqlError> {
         let message = format!(
             "SQL access control error: Requested role '{role}' is not assigned to the executing user."
         );
-        return Err(SqlError {
-            code: "003013",
-            state: "42501",
-            message,
-        });
+        return Err(SqlError { code: "003013", state: "42501", message });
     }
     actor.role = Some(role);
     Ok(done())
@@ -100,28 +90,18 @@ fn use_role(role: &str, actor: &mut Actor) -> Result<Rows, SqlError> {
 
 fn done() -> Rows {
     let value = Some("Statement executed successfully.".to_owned());
-    Rows(vec![Column {
-        name: "status".to_owned(),
-        is_number: false,
-        value,
-    }])
+    Rows(vec![Column { name: "status".to_owned(), is_number: false, value }])
 }
 
 /// A query's id, or a statement's handle.
 pub(super) fn query_id() -> String {
-    uuid::Builder::from_random_bytes(rand::random())
-        .into_uuid()
-        .to_string()
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
 }
 
 impl Rows {
     fn types(&self) -> Vec<Value> {
         let column = |column: &Column| {
-            let (kind, length) = if column.is_number {
-                ("fixed", None)
-            } else {
-                ("text", Some(16_777_216))
-            };
+            let (kind, length) = if column.is_number { ("fixed", None) } else { ("text", Some(16_777_216)) };
             json!({
                 "name": column.name, "database": "", "schema": "", "table": "", "nullable": true,
                 "type": kind, "length": length, "byteLength": length, "collation": null,
@@ -136,13 +116,13 @@ impl Rows {
     }
 
     /// The `data` of a connector's answer.
-    pub(super) fn for_connector(&self, actor: &Actor) -> Value {
+    pub(super) fn for_connector(&self, actor: &Actor, now: Timestamp) -> Value {
         json!({
             "parameters": [], "rowtype": self.types(), "rowset": [self.values()], "total": 1, "returned": 1,
             "queryId": query_id(), "queryResultFormat": "json", "statementTypeId": 4096, "version": 1,
             "finalDatabaseName": null, "finalSchemaName": null, "finalWarehouseName": null,
             "finalRoleName": actor.role, "numberOfBinds": 0, "arrayBindSupported": false,
-            "sqlState": null, "databaseProvider": null, "sendResultTime": null,
+            "sqlState": null, "databaseProvider": null, "sendResultTime": now.as_millisecond(),
         })
     }
 
@@ -176,39 +156,19 @@ mod tests {
 
     #[test]
     fn a_session_says_who_it_is() {
-        let rows = execute(
-            "SELECT CURRENT_ROLE(), current_user() AS me, 7;",
-            &mut actor(),
-            "acme",
-            1,
-        )
-        .unwrap();
+        let rows =
+            execute("SELECT CURRENT_ROLE(), current_user() AS me, 7;", &mut actor(), "acme", 1).unwrap();
         let values: Vec<_> = rows.values().into_iter().flatten().cloned().collect();
         assert_eq!(values, ["FINANCE_PUBLISH", "FINANCE_SVC", "7"]);
-        for text in [
-            "",
-            "select",
-            "select *",
-            "drop table x",
-            "select current_role() from x",
-        ] {
-            assert_eq!(
-                execute(text, &mut actor(), "acme", 1).unwrap_err().code,
-                "001003",
-                "{text}"
-            );
+        for text in ["", "select", "select *", "drop table x", "select current_role() from x"] {
+            assert_eq!(execute(text, &mut actor(), "acme", 1).unwrap_err().code, "001003", "{text}");
         }
     }
 
     #[test]
     fn another_role_has_to_be_usable() {
         let mut actor = actor();
-        assert_eq!(
-            execute("use role accountadmin", &mut actor, "acme", 1)
-                .unwrap_err()
-                .code,
-            "003013"
-        );
+        assert_eq!(execute("use role accountadmin", &mut actor, "acme", 1).unwrap_err().code, "003013");
         assert_eq!(actor.role.as_deref(), Some("FINANCE_PUBLISH"));
         execute("USE ROLE finance_read", &mut actor, "acme", 1).unwrap();
         assert_eq!(actor.role.as_deref(), Some("FINANCE_READ"));

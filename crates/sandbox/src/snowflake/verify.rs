@@ -15,12 +15,7 @@ use super::sql::Actor;
 use crate::jwks::{Claims, TokenFault, verify_with};
 
 const RSA: &[Algorithm] = &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
-const WORKLOAD: &[Algorithm] = &[
-    Algorithm::RS256,
-    Algorithm::RS384,
-    Algorithm::RS512,
-    Algorithm::ES256,
-];
+const WORKLOAD: &[Algorithm] = &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::ES256];
 
 /// The audience of workload identities that name none.
 const WORKLOAD_AUDIENCE: &str = "snowflakecomputing.com";
@@ -47,10 +42,7 @@ pub(super) struct LoginFault {
 }
 
 fn fault(code: &'static str, message: impl Into<String>) -> LoginFault {
-    LoginFault {
-        code,
-        message: message.into(),
-    }
+    LoginFault { code, message: message.into() }
 }
 
 impl Authenticator {
@@ -115,18 +107,10 @@ impl Snowflake {
             Authenticator::KeyPair => self.key_pair(token, login_name).await?,
         };
         if user.disabled {
-            return Err(fault(
-                "390101",
-                "User access disabled. Contact your local system administrator.",
-            ));
+            return Err(fault("390101", "User access disabled. Contact your local system administrator."));
         }
         let lease = claims.text("lease").or(claims.text("jti")).map(ToOwned::to_owned);
-        let actor = Actor {
-            user: user.name.clone(),
-            role: None,
-            usable_roles: Vec::new(),
-            lease,
-        };
+        let actor = Actor { user: user.name.clone(), role: None, usable_roles: Vec::new(), lease };
         match roles {
             Roles::OfToken(named) => self.in_role_of_token(actor, user, &named, wanted_role),
             Roles::OfUser => in_role_of_user(actor, user, wanted_role),
@@ -137,9 +121,7 @@ impl Snowflake {
         let invalid = |why: &str| Authenticator::Oauth.invalid(why);
         let claims = self.issuer.verify(token, RSA).await;
         let claims = claims.map_err(|why| Authenticator::Oauth.invalid(why))?;
-        self.check(Authenticator::Oauth, &claims, |aud| {
-            self.config.audiences.contains(aud)
-        })?;
+        self.check(Authenticator::Oauth, &claims, |aud| self.config.audiences.contains(aud))?;
         let user = claims.text("sub").and_then(|sub| self.user(sub));
         let user = user.ok_or_else(|| invalid("No user has the login name of the token."))?;
         if login_name.is_some_and(|name| !name.eq_ignore_ascii_case(&user.name)) {
@@ -162,22 +144,12 @@ impl Snowflake {
     ) -> Result<Found<'_>, LoginFault> {
         let claims = self.issuer.verify(token, WORKLOAD).await;
         let claims = claims.map_err(|why| Authenticator::WorkloadIdentity.invalid(why))?;
-        self.check(Authenticator::WorkloadIdentity, &claims, |aud| {
-            aud == WORKLOAD_AUDIENCE
-        })?;
+        self.check(Authenticator::WorkloadIdentity, &claims, |aud| aud == WORKLOAD_AUDIENCE)?;
         let subject = claims.text("sub").unwrap_or_default();
-        let user = self
-            .config
-            .users
-            .iter()
-            .find(|user| user.subjects.iter().any(|known| known == subject));
+        let user = self.config.users.iter().find(|user| user.subjects.iter().any(|known| known == subject));
         let user = user.filter(|user| login_name.is_none_or(|name| name.eq_ignore_ascii_case(&user.name)));
-        let user = user.ok_or_else(|| {
-            fault(
-                "394729",
-                "No user has a workload identity with the token's subject.",
-            )
-        })?;
+        let user =
+            user.ok_or_else(|| fault("394729", "No user has a workload identity with the token's subject."))?;
         Ok((claims, user, Roles::OfUser))
     }
 
@@ -186,17 +158,10 @@ impl Snowflake {
         let unread = unread.map_err(|_| fault("394306", "JWT token has a bad format."))?;
         let issuer = unread.get("iss").and_then(Value::as_str).unwrap_or_default();
         let (subject, fingerprint) = issuer.split_once(".SHA256:").unwrap_or_default();
-        let account = self
-            .config
-            .account
-            .split('.')
-            .next()
-            .unwrap_or_default()
-            .to_ascii_uppercase();
+        let account = self.config.account.split('.').next().unwrap_or_default().to_ascii_uppercase();
         let name = subject.strip_prefix(&format!("{account}.")).unwrap_or_default();
-        let user = self
-            .user(name)
-            .filter(|user| login_name.is_none_or(|n| n.eq_ignore_ascii_case(&user.name)));
+        let user =
+            self.user(name).filter(|user| login_name.is_none_or(|n| n.eq_ignore_ascii_case(&user.name)));
         let user = user.ok_or_else(|| Authenticator::KeyPair.invalid("No such user."))?;
         let key = self.key_of(user, fingerprint).await?;
         let claims = verify_with(token, &key, RSA).map_err(|why| match why {
@@ -213,25 +178,15 @@ impl Snowflake {
     async fn key_of(&self, user: &SnowflakeUser, fingerprint: &str) -> Result<DecodingKey, LoginFault> {
         let mut keys = user.keys.registered.clone();
         if user.keys.cortex {
-            let published = self
-                .issuer
-                .keys()
-                .await
-                .map_err(|why| Authenticator::KeyPair.invalid(why))?;
+            let published = self.issuer.keys().await.map_err(|why| Authenticator::KeyPair.invalid(why))?;
             keys.extend(published.iter().filter_map(spki_of));
         }
         let fits = |spki: &&Vec<u8>| STANDARD.encode(Digest::of(spki).as_bytes()) == fingerprint;
         let spki = keys.iter().find(fits);
-        let spki = spki.ok_or_else(|| {
-            fault(
-                "394304",
-                "JWT token has a public key fingerprint that does not match.",
-            )
-        })?;
-        let pem = format!(
-            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
-            STANDARD.encode(spki)
-        );
+        let spki = spki
+            .ok_or_else(|| fault("394304", "JWT token has a public key fingerprint that does not match."))?;
+        let pem =
+            format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(spki));
         DecodingKey::from_rsa_pem(pem.as_bytes()).map_err(|why| Authenticator::KeyPair.invalid(why))
     }
 
@@ -281,22 +236,13 @@ impl Snowflake {
                 "The role requested in the connection, or the default role, is not listed in the Access Token or was filtered.",
             )
         };
-        let default = user
-            .roles
-            .first()
-            .filter(|role| named.contains(role))
-            .or(named.first());
+        let default = user.roles.first().filter(|role| named.contains(role)).or(named.first());
         let role = match wanted {
             Some(wanted) => named.iter().find(|role| *role == wanted),
             None => default,
         };
-        let role = role
-            .filter(|role| !self.config.blocked_roles.contains(*role))
-            .ok_or_else(not_listed)?;
-        in_role_of_user(actor, user, Some(role)).map(|actor| Actor {
-            usable_roles: Vec::new(),
-            ..actor
-        })
+        let role = role.filter(|role| !self.config.blocked_roles.contains(*role)).ok_or_else(not_listed)?;
+        in_role_of_user(actor, user, Some(role)).map(|actor| Actor { usable_roles: Vec::new(), ..actor })
     }
 }
 
@@ -314,24 +260,13 @@ enum Roles {
 fn in_role_of_user(actor: Actor, user: &SnowflakeUser, wanted: Option<&str>) -> Result<Actor, LoginFault> {
     let role = match wanted {
         None => user.roles.first().cloned(),
-        Some(wanted) => Some(
-            user.roles
-                .iter()
-                .find(|role| *role == wanted)
-                .cloned()
-                .ok_or_else(|| {
-                    let message = format!(
-                        "Role '{wanted}' specified in the connect string does not exist or not authorized."
-                    );
-                    fault("390189", message)
-                })?,
-        ),
+        Some(wanted) => Some(user.roles.iter().find(|role| *role == wanted).cloned().ok_or_else(|| {
+            let message =
+                format!("Role '{wanted}' specified in the connect string does not exist or not authorized.");
+            fault("390189", message)
+        })?),
     };
-    Ok(Actor {
-        role,
-        usable_roles: user.roles.clone(),
-        ..actor
-    })
+    Ok(Actor { role, usable_roles: user.roles.clone(), ..actor })
 }
 
 /// The roles of `scp`, which is a list or one text.
@@ -365,10 +300,7 @@ fn check_key_pair_times(claims: &Claims, now: Timestamp) -> Result<(), LoginFaul
 /// A JWK as `SubjectPublicKeyInfo`.
 fn spki_of(jwk: &Value) -> Option<Vec<u8>> {
     let part = |name: &str| URL_SAFE_NO_PAD.decode(jwk.get(name)?.as_str()?).ok();
-    let components = PublicKeyComponents {
-        n: part("n")?,
-        e: part("e")?,
-    };
+    let components = PublicKeyComponents { n: part("n")?, e: part("e")? };
     let der: PublicKeyX509Der<'_> = components.as_der().ok()?;
     Some(der.as_ref().to_vec())
 }

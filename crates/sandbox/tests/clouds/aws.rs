@@ -31,11 +31,7 @@ impl Keys {
     }
 
     pub(crate) fn broker() -> Self {
-        Self {
-            id: "AKIASANDBOXBROKER001".into(),
-            secret: "sandbox/broker".into(),
-            token: None,
-        }
+        Self { id: "AKIASANDBOXBROKER001".into(), secret: "sandbox/broker".into(), token: None }
     }
 
     pub(crate) fn credentials(&self) -> Credentials {
@@ -66,9 +62,7 @@ impl World {
     /// A session of the demo role with this session policy.
     pub(crate) async fn session(&self, claims: &Value, policy: Option<&Value>) -> Keys {
         let policy = policy.map(ToString::to_string).unwrap_or_default();
-        let (status, body) = self
-            .web_identity(&self.aws_token(claims), &[("Policy", &policy)])
-            .await;
+        let (status, body) = self.web_identity(&self.aws_token(claims), &[("Policy", &policy)]).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         Keys::read(&body)
     }
@@ -90,7 +84,7 @@ impl World {
 #[derive(Debug)]
 struct SdkClock(cortex_core::clock::ManualClock);
 
-impl aws_sdk_sts::config::TimeSource for SdkClock {
+impl aws_smithy_async::time::TimeSource for SdkClock {
     fn now(&self) -> SystemTime {
         cortex_core::Clock::now(&self.0).into()
     }
@@ -99,9 +93,8 @@ impl aws_sdk_sts::config::TimeSource for SdkClock {
 #[tokio::test]
 async fn a_token_of_cortex_opens_a_session_of_the_role() {
     let world = World::start().await;
-    let (status, body) = world
-        .web_identity(&world.aws_token(&json!({})), &[("DurationSeconds", "900")])
-        .await;
+    let (status, body) =
+        world.web_identity(&world.aws_token(&json!({})), &[("DurationSeconds", "900")]).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     let arn = "arn:aws:sts::123456789012:assumed-role/finance-publish/finance_publish-r1";
     assert_eq!(element(&body, "Arn"), arn);
@@ -111,23 +104,12 @@ async fn a_token_of_cortex_opens_a_session_of_the_role() {
 
     let mints = world.sandbox.mints();
     assert_eq!(mints.len(), 1);
-    assert_eq!(
-        (mints[0].cloud, mints[0].operation.as_str()),
-        (Cloud::Aws, "AssumeRoleWithWebIdentity")
-    );
-    assert_eq!(
-        (mints[0].subject.as_str(), mints[0].lease.as_deref()),
-        (arn, Some(LEASE))
-    );
+    assert_eq!((mints[0].cloud, mints[0].operation.as_str()), (Cloud::Aws, "AssumeRoleWithWebIdentity"));
+    assert_eq!((mints[0].subject.as_str(), mints[0].lease.as_deref()), (arn, Some(LEASE)));
     assert_eq!(mints[0].expires_at, world.now() + SignedDuration::from_mins(15));
     assert!(mints[0].delivered);
 
-    let me = world
-        .sts(&Keys::read(&body))
-        .get_caller_identity()
-        .send()
-        .await
-        .unwrap();
+    let me = world.sts(&Keys::read(&body)).get_caller_identity().send().await.unwrap();
     assert_eq!(me.arn(), Some(arn));
 }
 
@@ -138,68 +120,25 @@ async fn each_flaw_of_a_token_is_refused() {
     let tags = "https://aws.amazon.com/tags";
     let roles = "https://aws.amazon.com/roles";
     let good = world.aws_token(&json!({}));
-    let stranger = world
-        .sandbox
-        .forge(&json!({"iss": world.cortex.issuer_url()}))
-        .unwrap();
+    let stranger = world.sandbox.forge(&json!({"iss": world.cortex.issuer_url()})).unwrap();
     let claims = |claims: Value| world.aws_token(&claims);
     for (flaw, token, code) in [
-        (
-            "another issuer",
-            claims(json!({"iss": "http://127.0.0.1:1"})),
-            "InvalidIdentityToken",
-        ),
-        (
-            "another audience",
-            claims(json!({"aud": "cortex"})),
-            "InvalidIdentityToken",
-        ),
-        (
-            "expired",
-            claims(json!({"exp": now - 301})),
-            "ExpiredTokenException",
-        ),
-        (
-            "not yet valid",
-            claims(json!({"nbf": now + 301})),
-            "InvalidIdentityToken",
-        ),
+        ("another issuer", claims(json!({"iss": "http://127.0.0.1:1"})), "InvalidIdentityToken"),
+        ("another audience", claims(json!({"aud": "cortex"})), "InvalidIdentityToken"),
+        ("expired", claims(json!({"exp": now - 301})), "ExpiredTokenException"),
+        ("not yet valid", claims(json!({"nbf": now + 301})), "InvalidIdentityToken"),
         ("no iat", claims(json!({"iat": null})), "InvalidIdentityToken"),
         ("no key id", without_kid(&good), "InvalidIdentityToken"),
         ("a key of somebody else", stranger, "InvalidIdentityToken"),
         ("a broken signature", tampered(&good), "InvalidIdentityToken"),
         ("no JWT", "not-a-jwt".to_owned(), "InvalidIdentityToken"),
-        (
-            "pinned to another role",
-            claims(json!({(roles): [format!("{ROLE}2")]})),
-            "InvalidIdentityToken",
-        ),
-        (
-            "pinned to no role",
-            claims(json!({(roles): null})),
-            "AccessDenied",
-        ),
+        ("pinned to another role", claims(json!({(roles): [format!("{ROLE}2")]})), "InvalidIdentityToken"),
+        ("pinned to no role", claims(json!({(roles): null})), "AccessDenied"),
         ("no tags", claims(json!({(tags): null})), "AccessDenied"),
-        (
-            "no lease",
-            claims(json!({(tags): {"principal_tags": {"dag_id": ["x"]}}})),
-            "AccessDenied",
-        ),
-        (
-            "an empty lease",
-            claims(json!({(tags): {"principal_tags": {"lease": [""]}}})),
-            "AccessDenied",
-        ),
-        (
-            "plain tags",
-            claims(json!({(tags): {"principal_tags": {"lease": "x"}}})),
-            "InvalidIdentityToken",
-        ),
-        (
-            "another subject",
-            claims(json!({"sub": "service:prod:x"})),
-            "AccessDenied",
-        ),
+        ("no lease", claims(json!({(tags): {"principal_tags": {"dag_id": ["x"]}}})), "AccessDenied"),
+        ("an empty lease", claims(json!({(tags): {"principal_tags": {"lease": [""]}}})), "AccessDenied"),
+        ("plain tags", claims(json!({(tags): {"principal_tags": {"lease": "x"}}})), "InvalidIdentityToken"),
+        ("another subject", claims(json!({"sub": "service:prod:x"})), "AccessDenied"),
         (
             "a bad source identity",
             claims(json!({"https://aws.amazon.com/source_identity": "a b"})),
@@ -208,11 +147,7 @@ async fn each_flaw_of_a_token_is_refused() {
     ] {
         let (status, body) = world.web_identity(&token, &[]).await;
         assert_eq!(element(&body, "Code"), code, "{flaw}: {body}");
-        let expected = if code == "AccessDenied" {
-            StatusCode::FORBIDDEN
-        } else {
-            StatusCode::BAD_REQUEST
-        };
+        let expected = if code == "AccessDenied" { StatusCode::FORBIDDEN } else { StatusCode::BAD_REQUEST };
         assert_eq!(status, expected, "{flaw}");
     }
     assert_eq!(world.sandbox.mints(), []);
@@ -229,11 +164,7 @@ async fn each_flaw_of_a_request_is_refused() {
     let long = policy(&format!("arn:aws:s3:::{}", "x".repeat(2_000)));
     let packed = policy(&format!("arn:aws:s3:::{}", "x".repeat(1_900)));
     for (name, value, code) in [
-        (
-            "RoleArn",
-            "arn:aws:iam::123456789012:role/unknown",
-            "InvalidIdentityToken",
-        ),
+        ("RoleArn", "arn:aws:iam::123456789012:role/unknown", "InvalidIdentityToken"),
         ("RoleSessionName", "a:b", "ValidationError"),
         ("RoleSessionName", "a", "ValidationError"),
         ("DurationSeconds", "899", "ValidationError"),
@@ -244,11 +175,7 @@ async fn each_flaw_of_a_request_is_refused() {
         ("Policy", &policy("finance-mart/*"), "MalformedPolicyDocument"),
         ("Policy", &long, "ValidationError"),
         ("Policy", &packed, "PackedPolicyTooLarge"),
-        (
-            "PolicyArns.member.1.arn",
-            "arn:aws:iam::aws:policy/ReadOnlyAccess",
-            "NotImplemented",
-        ),
+        ("PolicyArns.member.1.arn", "arn:aws:iam::aws:policy/ReadOnlyAccess", "NotImplemented"),
         ("WebIdentityToken", "x", "ValidationError"),
         ("Action", "AssumeRoleWithSAML", "InvalidAction"),
     ] {
@@ -266,10 +193,7 @@ async fn a_role_that_trusts_nobody_and_a_role_that_is_not_there_look_alike() {
     })
     .await;
     let mut messages = Vec::new();
-    for role in [
-        "arn:aws:iam::123456789012:role/closed",
-        "arn:aws:iam::123456789012:role/absent",
-    ] {
+    for role in ["arn:aws:iam::123456789012:role/closed", "arn:aws:iam::123456789012:role/absent"] {
         let token = world.aws_token(&json!({"https://aws.amazon.com/roles": [role]}));
         let (status, body) = world.web_identity(&token, &[("RoleArn", role)]).await;
         assert_eq!(status, StatusCode::FORBIDDEN);
@@ -309,9 +233,7 @@ async fn assume(
     external_id: Option<&str>,
     seconds: i32,
 ) -> Result<aws_sdk_sts::types::Credentials, String> {
-    let tags = tags
-        .iter()
-        .map(|(key, value)| Tag::builder().key(*key).value(*value).build().unwrap());
+    let tags = tags.iter().map(|(key, value)| Tag::builder().key(*key).value(*value).build().unwrap());
     let call = world
         .sts(keys)
         .assume_role()
@@ -332,30 +254,16 @@ async fn assume(
 async fn a_known_user_assumes_the_role_with_the_external_id_and_a_lease() {
     let world = World::start().await;
     let (broker, lease) = (Keys::broker(), ("lease", LEASE));
-    let good = assume(&world, &broker, &[lease], Some("cortex-sandbox"), 900)
-        .await
-        .unwrap();
+    let good = assume(&world, &broker, &[lease], Some("cortex-sandbox"), 900).await.unwrap();
     assert!(good.access_key_id.starts_with("ASIASANDBOX"));
     assert_eq!(world.sandbox.mints()[0].lease.as_deref(), Some(LEASE));
 
-    let wrong_secret = Keys {
-        secret: "guess".into(),
-        ..Keys::broker()
-    };
-    let unknown = Keys {
-        id: "AKIASANDBOXUNKNOWN00".into(),
-        ..Keys::broker()
-    };
-    let with_token = Keys {
-        token: Some("x".into()),
-        ..Keys::broker()
-    };
+    let wrong_secret = Keys { secret: "guess".into(), ..Keys::broker() };
+    let unknown = Keys { id: "AKIASANDBOXUNKNOWN00".into(), ..Keys::broker() };
+    let with_token = Keys { token: Some("x".into()), ..Keys::broker() };
     let id = Some("cortex-sandbox");
     let fifty_one: Vec<_> = (0..51).map(|n| (format!("k{n}"), "v")).collect();
-    let fifty_one: Vec<_> = fifty_one
-        .iter()
-        .map(|(key, value)| (key.as_str(), *value))
-        .collect();
+    let fifty_one: Vec<_> = fifty_one.iter().map(|(key, value)| (key.as_str(), *value)).collect();
     for (keys, tags, external_id, seconds, code) in [
         (&broker, vec![lease], None, 900, "AccessDenied"),
         (&broker, vec![lease], Some("other"), 900, "AccessDenied"),
@@ -388,10 +296,7 @@ async fn a_signature_is_good_for_fifteen_minutes() {
     let world = World::start().await;
     let client = world.sts(&Keys::broker());
     client.get_caller_identity().send().await.unwrap();
-    let slow = World {
-        clock: cortex_core::clock::ManualClock::new(world.now()),
-        ..world
-    };
+    let slow = World { clock: cortex_core::clock::ManualClock::new(world.now()), ..world };
     let late = slow.sts(&Keys::broker());
     slow.clock.advance(SignedDuration::from_secs(901));
     let refused = late.get_caller_identity().send().await.unwrap_err();
@@ -402,10 +307,7 @@ async fn a_signature_is_good_for_fifteen_minutes() {
 async fn a_session_ends_when_it_said_and_needs_its_token() {
     let world = World::start().await;
     let keys = world.session(&json!({}), None).await;
-    let other = Keys {
-        token: Some("sandbox//other".into()),
-        ..keys.clone()
-    };
+    let other = Keys { token: Some("sandbox//other".into()), ..keys.clone() };
     let refused = world.sts(&other).get_caller_identity().send().await.unwrap_err();
     assert_eq!(refused.code(), Some("InvalidClientTokenId"));
     world.clock.advance(SignedDuration::from_secs(3_599));

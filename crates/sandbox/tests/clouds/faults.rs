@@ -7,11 +7,7 @@ use serde_json::{Value, json};
 use crate::world::{World, element};
 
 fn once(mode: FaultMode) -> Fault {
-    Fault {
-        operation: None,
-        mode,
-        remaining: Some(1),
-    }
+    Fault { operation: None, mode, remaining: Some(1) }
 }
 
 impl World {
@@ -33,11 +29,9 @@ impl World {
 #[tokio::test]
 async fn a_fault_strikes_once_and_the_next_call_is_well() {
     let world = World::start().await;
-    for (mode, minted) in [
-        (FaultMode::Reset, false),
-        (FaultMode::FailAfterMint, true),
-        (FaultMode::HangAfterMint, true),
-    ] {
+    for (mode, minted) in
+        [(FaultMode::Reset, false), (FaultMode::FailAfterMint, true), (FaultMode::HangAfterMint, true)]
+    {
         let before = world.sandbox.mints().len();
         world.sandbox.fault(Cloud::Aws, once(mode));
         if mode == FaultMode::HangAfterMint {
@@ -65,10 +59,7 @@ async fn a_cloud_that_is_busy_or_down_mints_nothing() {
     let world = World::start().await;
     world.sandbox.fault(Cloud::Aws, once(FaultMode::Throttle));
     let (status, body) = world.try_aws().await.unwrap();
-    assert_eq!(
-        (status, element(&body, "Code")),
-        (StatusCode::BAD_REQUEST, "Throttling")
-    );
+    assert_eq!((status, element(&body, "Code")), (StatusCode::BAD_REQUEST, "Throttling"));
     world.sandbox.fault(Cloud::Aws, once(FaultMode::Down));
     assert_eq!(world.try_aws().await.unwrap().0, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(world.sandbox.mints(), []);
@@ -83,26 +74,14 @@ async fn an_answer_can_say_another_thing_than_what_was_minted() {
     let expires_at = world.sandbox.mints()[0].expires_at;
     for (mode, name, expected) in [
         (FaultMode::LongerExpiry, "Expiration", "2026-11-22T14:00:00Z"),
-        (
-            FaultMode::OtherArn,
-            "Arn",
-            "arn:aws:sts::123456789012:assumed-role/other-role/r1",
-        ),
-        (
-            FaultMode::OtherAccount,
-            "Arn",
-            "arn:aws:sts::999999999999:assumed-role/finance-publish/r1",
-        ),
+        (FaultMode::OtherArn, "Arn", "arn:aws:sts::123456789012:assumed-role/other-role/r1"),
+        (FaultMode::OtherAccount, "Arn", "arn:aws:sts::999999999999:assumed-role/finance-publish/r1"),
         (FaultMode::MissingToken, "SessionToken", ""),
         (FaultMode::Garbage, "Arn", ""),
     ] {
         world.sandbox.fault(Cloud::Aws, once(mode));
         let (status, body) = world.try_aws().await.unwrap();
-        assert_eq!(
-            (status, element(&body, name)),
-            (StatusCode::OK, expected),
-            "{mode:?}"
-        );
+        assert_eq!((status, element(&body, name)), (StatusCode::OK, expected), "{mode:?}");
         assert_ne!(element(&good, name), expected);
         let mint = world.sandbox.mints().pop().unwrap();
         assert_eq!(mint.expires_at, expires_at);
@@ -114,67 +93,31 @@ async fn an_answer_can_say_another_thing_than_what_was_minted() {
 #[tokio::test]
 async fn faults_and_mints_are_there_for_other_processes() {
     let world = World::start().await;
-    for url in [
-        world.sandbox.aws_url(),
-        world.sandbox.google_url(),
-        world.sandbox.snowflake_url(),
-    ] {
+    for url in [world.sandbox.aws_url(), world.sandbox.google_url(), world.sandbox.snowflake_url()] {
         let fault = json!({"mode": "down"});
-        let armed = world
-            .http
-            .post(format!("{url}/_sandbox/fault"))
-            .json(&fault)
-            .send()
-            .await
-            .unwrap();
+        let armed = world.http.post(format!("{url}/_sandbox/fault")).json(&fault).send().await.unwrap();
         assert_eq!(armed.status(), StatusCode::NO_CONTENT);
-        assert_eq!(
-            world.http.post(url).send().await.unwrap().status(),
-            StatusCode::SERVICE_UNAVAILABLE
-        );
-        world
-            .http
-            .delete(format!("{url}/_sandbox/fault"))
-            .send()
-            .await
-            .unwrap();
-        assert_ne!(
-            world.http.post(url).send().await.unwrap().status(),
-            StatusCode::SERVICE_UNAVAILABLE
-        );
+        assert_eq!(world.http.post(url).send().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+        world.http.delete(format!("{url}/_sandbox/fault")).send().await.unwrap();
+        assert_ne!(world.http.post(url).send().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
     }
     world.try_aws().await.unwrap();
     let url = format!("{}/_sandbox/mints", world.sandbox.google_url());
     let mints: Value = world.http.get(url).send().await.unwrap().json().await.unwrap();
-    assert_eq!(
-        (&mints[0]["cloud"], &mints[0]["delivered"]),
-        (&json!("aws"), &json!(true))
-    );
+    assert_eq!((&mints[0]["cloud"], &mints[0]["delivered"]), (&json!("aws"), &json!(true)));
 }
 
 #[tokio::test]
 async fn cleared_faults_are_gone() {
     let world = World::start().await;
-    world.sandbox.fault(
-        Cloud::Aws,
-        Fault {
-            operation: None,
-            mode: FaultMode::Down,
-            remaining: None,
-        },
-    );
+    world.sandbox.fault(Cloud::Aws, Fault { operation: None, mode: FaultMode::Down, remaining: None });
     world.sandbox.clear_faults();
     assert_eq!(world.try_aws().await.unwrap().0, StatusCode::OK);
 }
 
 #[tokio::test]
 async fn the_sandbox_trusts_nobody_outside_this_machine() {
-    for issuer in [
-        "https://cortex.example",
-        "http://10.0.0.1:8080",
-        "http://127.0.0.1.evil.test",
-        "cortex",
-    ] {
+    for issuer in ["https://cortex.example", "http://10.0.0.1:8080", "http://127.0.0.1.evil.test", "cortex"] {
         let clock = std::sync::Arc::new(cortex_core::clock::SystemClock);
         let started = Sandbox::start(SandboxConfig::demo(issuer.to_owned(), clock)).await;
         assert!(matches!(started, Err(SandboxError::NotLoopback(_))), "{issuer}");

@@ -18,36 +18,25 @@ impl World {
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("audience", audience.as_str()),
             ("scope", PLATFORM),
-            (
-                "requested_token_type",
-                "urn:ietf:params:oauth:token-type:access_token",
-            ),
+            ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
             ("subject_token", token),
             ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
         ];
         form.retain(|(name, _)| !params.iter().any(|(other, _)| other == name));
         form.extend(params);
-        let (status, body) = self
-            .post_form(&format!("{}/v1/token", self.sandbox.google_url()), &form)
-            .await;
+        let (status, body) = self.post_form(&format!("{}/v1/token", self.sandbox.google_url()), &form).await;
         (status, serde_json::from_str(&body).unwrap())
     }
 
     async fn federated(&self, claims: &Value, scope: &str) -> String {
-        let (status, body) = self
-            .exchange(&self.google_token(claims), &[("scope", scope)])
-            .await;
+        let (status, body) = self.exchange(&self.google_token(claims), &[("scope", scope)]).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         body["access_token"].as_str().unwrap().to_owned()
     }
 
     async fn google(&self, token: &str, method: &str, path: &str, body: &Value) -> (StatusCode, Value) {
         let url = format!("{}{path}", self.sandbox.google_url());
-        let request = self
-            .http
-            .request(method.parse().unwrap(), url)
-            .bearer_auth(token)
-            .json(body);
+        let request = self.http.request(method.parse().unwrap(), url).bearer_auth(token).json(body);
         let response = request.send().await.unwrap();
         (response.status(), response.json().await.unwrap())
     }
@@ -66,10 +55,7 @@ async fn a_token_of_cortex_becomes_a_federated_token_known_by_lease_and_grant() 
     let world = World::start().await;
     let (status, body) = world.exchange(&world.google_token(&json!({})), &[]).await;
     assert_eq!(status, StatusCode::OK, "{body}");
-    assert_eq!(
-        (&body["token_type"], &body["expires_in"]),
-        (&json!("Bearer"), &json!(3_600))
-    );
+    assert_eq!((&body["token_type"], &body["expires_in"]), (&json!("Bearer"), &json!(300)));
     let mint = world.sandbox.mints().remove(0);
     assert_eq!(
         (mint.operation.as_str(), mint.lease.as_deref(), mint.delivered),
@@ -86,37 +72,12 @@ async fn each_flaw_of_an_exchange_is_refused() {
     let claims = |claims: Value| world.google_token(&claims);
     for (token, name, value, error) in [
         (&good, "audience", "//iam.googleapis.com/other", "invalid_target"),
-        (
-            &good,
-            "grant_type",
-            "client_credentials",
-            "unsupported_grant_type",
-        ),
+        (&good, "grant_type", "client_credentials", "unsupported_grant_type"),
         (&good, "scope", "", "invalid_request"),
-        (
-            &good,
-            "subject_token_type",
-            "urn:ietf:params:oauth:token-type:saml2",
-            "invalid_request",
-        ),
-        (
-            &good,
-            "requested_token_type",
-            "urn:ietf:params:oauth:token-type:jwt",
-            "invalid_request",
-        ),
-        (
-            &claims(json!({"iss": "http://127.0.0.1:1"})),
-            "x",
-            "",
-            "invalid_grant",
-        ),
-        (
-            &claims(json!({"aud": "sts.amazonaws.com"})),
-            "x",
-            "",
-            "invalid_grant",
-        ),
+        (&good, "subject_token_type", "urn:ietf:params:oauth:token-type:saml2", "invalid_request"),
+        (&good, "requested_token_type", "urn:ietf:params:oauth:token-type:jwt", "invalid_request"),
+        (&claims(json!({"iss": "http://127.0.0.1:1"})), "x", "", "invalid_grant"),
+        (&claims(json!({"aud": "sts.amazonaws.com"})), "x", "", "invalid_grant"),
         (&claims(json!({"exp": now})), "x", "", "invalid_grant"),
         (&claims(json!({"iat": now - 86_401})), "x", "", "invalid_grant"),
         (&claims(json!({"sub": null})), "x", "", "invalid_grant"),
@@ -161,11 +122,7 @@ async fn datasets_are_open_to_the_grant_that_they_are_bound_to() {
     let secret = json!({"query": "SELECT COUNT(*) FROM payroll.salaries"});
     assert_eq!(world.google(&bound, "POST", INSERT, &row).await.0, StatusCode::OK);
     let (status, body) = world.google(&bound, "POST", QUERY, &select).await;
-    assert_eq!(
-        (status, &body["rows"][0]["f"][0]["v"]),
-        (StatusCode::OK, &json!("1")),
-        "{body}"
-    );
+    assert_eq!((status, &body["rows"][0]["f"][0]["v"]), (StatusCode::OK, &json!("1")), "{body}");
     let datasets = "/bigquery/v2/projects/acme-finance/datasets";
     let (_, body) = world.google(&bound, "GET", datasets, &json!({})).await;
     assert_eq!(body["datasets"].as_array().unwrap().len(), 1, "{body}");
@@ -185,45 +142,22 @@ async fn datasets_are_open_to_the_grant_that_they_are_bound_to() {
 #[tokio::test]
 async fn a_token_has_a_scope_and_an_end() {
     let world = World::start().await;
-    let insert_only = world
-        .federated(&json!({}), "https://www.googleapis.com/auth/bigquery.insertdata")
-        .await;
+    let insert_only =
+        world.federated(&json!({}), "https://www.googleapis.com/auth/bigquery.insertdata").await;
     let row = json!({"rows": [{"json": {}}]});
-    assert_eq!(
-        world.google(&insert_only, "POST", INSERT, &row).await.0,
-        StatusCode::OK
-    );
+    assert_eq!(world.google(&insert_only, "POST", INSERT, &row).await.0, StatusCode::OK);
     let select = json!({"query": "SELECT 1"});
     let (status, body) = world.google(&insert_only, "POST", QUERY, &select).await;
-    assert_eq!(
-        (status, &body["error"]["status"]),
-        (StatusCode::FORBIDDEN, &json!("PERMISSION_DENIED"))
-    );
-    let read_only = world
-        .federated(
-            &json!({}),
-            "https://www.googleapis.com/auth/cloud-platform.read-only",
-        )
-        .await;
-    assert_eq!(
-        world.google(&read_only, "POST", QUERY, &select).await.0,
-        StatusCode::OK
-    );
+    assert_eq!((status, &body["error"]["status"]), (StatusCode::FORBIDDEN, &json!("PERMISSION_DENIED")));
+    let read_only =
+        world.federated(&json!({}), "https://www.googleapis.com/auth/cloud-platform.read-only").await;
+    assert_eq!(world.google(&read_only, "POST", QUERY, &select).await.0, StatusCode::OK);
     let job = json!({"configuration": {"query": {"query": "SELECT 1"}}});
     let jobs = "/bigquery/v2/projects/acme-finance/jobs";
-    assert_eq!(
-        world.google(&read_only, "POST", jobs, &job).await.0,
-        StatusCode::FORBIDDEN
-    );
-    assert_eq!(
-        world.google("guess", "POST", QUERY, &select).await.0,
-        StatusCode::UNAUTHORIZED
-    );
+    assert_eq!(world.google(&read_only, "POST", jobs, &job).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(world.google("guess", "POST", QUERY, &select).await.0, StatusCode::UNAUTHORIZED);
     world.clock.advance(SignedDuration::from_hours(1));
-    assert_eq!(
-        world.google(&read_only, "POST", QUERY, &select).await.0,
-        StatusCode::UNAUTHORIZED
-    );
+    assert_eq!(world.google(&read_only, "POST", QUERY, &select).await.0, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
@@ -231,21 +165,12 @@ async fn the_grant_acts_as_its_service_account_and_as_no_other() {
     let world = World::start().await;
     let bound = world.federated(&json!({}), PLATFORM).await;
     let stranger = world.federated(&json!({"grant": "sales"}), PLATFORM).await;
-    let narrow = world
-        .federated(&json!({}), "https://www.googleapis.com/auth/bigquery")
-        .await;
+    let narrow = world.federated(&json!({}), "https://www.googleapis.com/auth/bigquery").await;
     let good = json!({"scope": [PLATFORM], "lifetime": "600s"});
     let (status, body) = world.act_as(&bound, ACCOUNT, &good).await;
-    assert_eq!(
-        (status, &body["expireTime"]),
-        (StatusCode::OK, &json!("2026-11-22T12:10:00Z")),
-        "{body}"
-    );
+    assert_eq!((status, &body["expireTime"]), (StatusCode::OK, &json!("2026-11-22T12:10:00Z")), "{body}");
     let mint = world.sandbox.mints().pop().unwrap();
-    assert_eq!(
-        (mint.subject.as_str(), mint.lease.as_deref()),
-        (ACCOUNT, Some(LEASE))
-    );
+    assert_eq!((mint.subject.as_str(), mint.lease.as_deref()), (ACCOUNT, Some(LEASE)));
     let token = body["accessToken"].as_str().unwrap();
     let me = json!({"query": "SELECT SESSION_USER()"});
     let (_, body) = world.google(token, "POST", QUERY, &me).await;
@@ -254,45 +179,17 @@ async fn the_grant_acts_as_its_service_account_and_as_no_other() {
     for (token, email, body, expected) in [
         (&stranger, ACCOUNT, good.clone(), 403),
         (&narrow, ACCOUNT, good.clone(), 403),
-        (
-            &bound,
-            "other@acme-finance.iam.gserviceaccount.com",
-            good.clone(),
-            403,
-        ),
-        (
-            &bound,
-            ACCOUNT,
-            json!({"scope": [PLATFORM], "lifetime": "3601s"}),
-            400,
-        ),
-        (
-            &bound,
-            ACCOUNT,
-            json!({"scope": [PLATFORM], "lifetime": "0s"}),
-            400,
-        ),
-        (
-            &bound,
-            ACCOUNT,
-            json!({"scope": [PLATFORM], "lifetime": "600"}),
-            400,
-        ),
+        (&bound, "other@acme-finance.iam.gserviceaccount.com", good.clone(), 403),
+        (&bound, ACCOUNT, json!({"scope": [PLATFORM], "lifetime": "3601s"}), 400),
+        (&bound, ACCOUNT, json!({"scope": [PLATFORM], "lifetime": "0s"}), 400),
+        (&bound, ACCOUNT, json!({"scope": [PLATFORM], "lifetime": "600"}), 400),
         (&bound, ACCOUNT, json!({"scope": []}), 400),
-        (
-            &bound,
-            ACCOUNT,
-            json!({"scope": [PLATFORM], "delegates": ["x"]}),
-            400,
-        ),
+        (&bound, ACCOUNT, json!({"scope": [PLATFORM], "delegates": ["x"]}), 400),
         (&"guess".to_owned(), ACCOUNT, good.clone(), 401),
     ] {
         let (status, answer) = world.act_as(token, email, &body).await;
         assert_eq!(status.as_u16(), expected, "{email} {body}: {answer}");
     }
     world.clock.advance(SignedDuration::from_mins(10));
-    assert_eq!(
-        world.google(token, "POST", QUERY, &me).await.0,
-        StatusCode::UNAUTHORIZED
-    );
+    assert_eq!(world.google(token, "POST", QUERY, &me).await.0, StatusCode::UNAUTHORIZED);
 }

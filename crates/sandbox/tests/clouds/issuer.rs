@@ -32,30 +32,17 @@ async fn runs_and_people_have_issuers_of_their_own_with_the_same_keys() {
     let world = World::start().await;
     let (runs, people) = (world.sandbox.issuer_url().to_owned(), world.sandbox.people_url());
     for iss in [&runs, &people] {
-        let discovery = world
-            .read(&format!("{iss}/.well-known/openid-configuration"))
-            .await;
+        let discovery = world.read(&format!("{iss}/.well-known/openid-configuration")).await;
         assert_eq!(&discovery["issuer"], iss);
-        assert!(
-            discovery["service_documentation"]
-                .as_str()
-                .unwrap()
-                .contains("development only")
-        );
+        assert!(discovery["service_documentation"].as_str().unwrap().contains("development only"));
         let jwks = world.read(discovery["jwks_uri"].as_str().unwrap()).await;
-        assert_eq!(
-            (&jwks["keys"][0]["alg"], &jwks["keys"][0]["use"]),
-            (&json!("RS256"), &json!("sig"))
-        );
+        assert_eq!((&jwks["keys"][0]["alg"], &jwks["keys"][0]["use"]), (&json!("RS256"), &json!("sig")));
     }
     let run = RunClaims::scheduled("finance_publish", "r1", "publish");
     let token = claims(&world.sandbox.run_token(&run).unwrap());
     assert_eq!((&token["iss"], &token["aud"]), (&json!(runs), &json!("cortex")));
     assert_eq!(token["airflow"]["dag_id"], "finance_publish");
-    assert_eq!(
-        token["exp"].as_i64().unwrap() - token["iat"].as_i64().unwrap(),
-        300
-    );
+    assert_eq!(token["exp"].as_i64().unwrap() - token["iat"].as_i64().unwrap(), 300);
     let token = claims(&world.sandbox.person_token("alice", &["finance-admins"]).unwrap());
     assert_eq!((&token["iss"], &token["sub"]), (&json!(people), &json!("alice")));
     assert_eq!(token["groups"], json!(["finance-admins"]));
@@ -69,16 +56,9 @@ async fn tokens_are_signed_for_whoever_asks_and_no_two_are_the_same() {
     let mut ids = BTreeSet::new();
     for _ in 0..3 {
         let (status, answer) = world.ask_token(&body).await;
-        assert_eq!(
-            (status, &answer["expires_in"]),
-            (StatusCode::OK, &json!(60)),
-            "{answer}"
-        );
+        assert_eq!((status, &answer["expires_in"]), (StatusCode::OK, &json!(60)), "{answer}");
         let token = claims(answer["token"].as_str().unwrap());
-        assert_eq!(
-            (&token["aud"], &token["airflow"]["map_index"]),
-            (&json!("other"), &json!(-1))
-        );
+        assert_eq!((&token["aud"], &token["airflow"]["map_index"]), (&json!("other"), &json!(-1)));
         ids.insert(token["jti"].as_str().unwrap().to_owned());
     }
     assert_eq!(ids.len(), 3);
@@ -86,15 +66,8 @@ async fn tokens_are_signed_for_whoever_asks_and_no_two_are_the_same() {
         json!({"person": {"sub": "bob", "groups": ["x"], "email": "b@x.test"}, "claims": {"iss": "wrong"}});
     let (_, answer) = world.ask_token(&overlay).await;
     let token = claims(answer["token"].as_str().unwrap());
-    assert_eq!(
-        (&token["iss"], &token["email"]),
-        (&json!("wrong"), &json!("b@x.test"))
-    );
-    for body in [
-        json!({}),
-        json!({"run": {"dag_id": "d"}}),
-        json!({"person": {"sub": "a"}, "runn": 1}),
-    ] {
+    assert_eq!((&token["iss"], &token["email"]), (&json!("wrong"), &json!("b@x.test")));
+    for body in [json!({}), json!({"run": {"dag_id": "d"}}), json!({"person": {"sub": "a"}, "runn": 1})] {
         assert_eq!(world.ask_token(&body).await.0, StatusCode::BAD_REQUEST, "{body}");
     }
 }

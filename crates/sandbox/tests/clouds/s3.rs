@@ -14,18 +14,21 @@ use crate::world::{LEASE, World, element};
 
 const MART: &str = "finance-mart/finance_publish";
 
+/// A call, before it is signed.
+#[derive(Clone, Copy, Default)]
+struct Sent<'a> {
+    method: &'a str,
+    path: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+    body: &'a str,
+    /// What the signature covers instead of the body.
+    payload: Option<&'a str>,
+}
+
 impl World {
     /// A call signed by AWS's own signer.
-    async fn signed(
-        &self,
-        keys: &Keys,
-        service: &str,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &str,
-        payload: Option<&str>,
-    ) -> (StatusCode, String) {
+    async fn signed(&self, keys: &Keys, service: &str, call: Sent<'_>) -> (StatusCode, String) {
+        let Sent { method, path, headers, body, payload } = call;
         let url = format!("{}{path}", self.sandbox.aws_url());
         let mut settings = SigningSettings::default();
         if service == "s3" {
@@ -49,10 +52,7 @@ impl World {
         };
         let request = SignableRequest::new(method, &url, headers.iter().copied(), signable).unwrap();
         let (instructions, _) = sign(request, &params).unwrap().into_parts();
-        let mut request = self
-            .http
-            .request(method.parse().unwrap(), &url)
-            .body(body.to_owned());
+        let mut request = self.http.request(method.parse().unwrap(), &url).body(body.to_owned());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -64,11 +64,11 @@ impl World {
     }
 
     async fn put(&self, keys: &Keys, path: &str) -> (StatusCode, String) {
-        self.signed(keys, "s3", "PUT", path, &[], "rows", None).await
+        self.signed(keys, "s3", Sent { method: "PUT", path, body: "rows", ..Sent::default() }).await
     }
 
     async fn get(&self, keys: &Keys, path: &str) -> (StatusCode, String) {
-        self.signed(keys, "s3", "GET", path, &[], "", None).await
+        self.signed(keys, "s3", Sent { method: "GET", path, ..Sent::default() }).await
     }
 
     async fn iam(&self, keys: &Keys, params: &[(&str, &str)]) -> (StatusCode, String) {
@@ -77,7 +77,8 @@ impl World {
             .extend_pairs(common.iter().chain(params))
             .finish();
         let kind = [("content-type", "application/x-www-form-urlencoded")];
-        self.signed(keys, "iam", "POST", "/", &kind, &form, None).await
+        let call = Sent { method: "POST", path: "/", headers: &kind, body: &form, payload: None };
+        self.signed(keys, "iam", call).await
     }
 }
 
@@ -95,18 +96,12 @@ async fn a_session_policy_cuts_what_the_role_may_do() {
     let world = World::start().await;
     let policy = only(&["s3:PutObject", "s3:GetObject"], &format!("{MART}/r1/*"));
     let keys = world.session(&json!({}), Some(&policy)).await;
-    let inside = format!("/{MART}/r1/day%201/a+b.csv");
+    let inside = format!("/{MART}/r1/day%201/a%2Bb.csv");
     assert_eq!(world.put(&keys, &inside).await.0, StatusCode::OK);
-    assert_eq!(
-        world.get(&keys, &inside).await,
-        (StatusCode::OK, "rows".to_owned())
-    );
+    assert_eq!(world.get(&keys, &inside).await, (StatusCode::OK, "rows".to_owned()));
 
     let whole_role = world.session(&json!({}), None).await;
-    assert_eq!(
-        world.put(&whole_role, &format!("/{MART}/r2/x")).await.0,
-        StatusCode::OK
-    );
+    assert_eq!(world.put(&whole_role, &format!("/{MART}/r2/x")).await.0, StatusCode::OK);
     for (method, path) in [
         ("PUT", format!("/{MART}/r2/x")),
         ("GET", format!("/{MART}/r2/x")),
@@ -114,7 +109,7 @@ async fn a_session_policy_cuts_what_the_role_may_do() {
         ("GET", "/finance-mart?list-type=2".to_owned()),
         ("PUT", "/another-bucket/x".to_owned()),
     ] {
-        let (status, body) = world.signed(&keys, "s3", method, &path, &[], "", None).await;
+        let (status, body) = world.signed(&keys, "s3", Sent { method, path: &path, ..Sent::default() }).await;
         assert_eq!(
             (status, element(&body, "Code")),
             (StatusCode::FORBIDDEN, "AccessDenied"),
@@ -132,10 +127,7 @@ async fn a_session_policy_cuts_what_the_role_may_do() {
 #[tokio::test]
 async fn a_deny_on_a_lease_ends_that_lease_and_no_other() {
     let world = World::start().await;
-    let (revoked, other) = (
-        world.session(&lease("L1"), None).await,
-        world.session(&lease("L2"), None).await,
-    );
+    let (revoked, other) = (world.session(&lease("L1"), None).await, world.session(&lease("L2"), None).await);
     let path = format!("/{MART}/r1/x");
     assert_eq!(world.put(&revoked, &path).await.0, StatusCode::OK);
     let deny = json!({"Version": "2012-10-17", "Statement": [{
@@ -143,11 +135,7 @@ async fn a_deny_on_a_lease_ends_that_lease_and_no_other() {
         "Condition": {"StringEquals": {"aws:PrincipalTag/lease": ["L1"]}},
     }]})
     .to_string();
-    let put = [
-        ("Action", "PutRolePolicy"),
-        ("PolicyName", "cortex-revoked"),
-        ("PolicyDocument", &deny),
-    ];
+    let put = [("Action", "PutRolePolicy"), ("PolicyName", "cortex-revoked"), ("PolicyDocument", &deny)];
     assert_eq!(world.iam(&Keys::broker(), &put).await.0, StatusCode::OK);
 
     let (status, body) = world.put(&revoked, &path).await;
@@ -158,9 +146,7 @@ async fn a_deny_on_a_lease_ends_that_lease_and_no_other() {
     let named = [("Action", "GetRolePolicy"), ("PolicyName", "cortex-revoked")];
     let (_, body) = world.iam(&Keys::broker(), &named).await;
     assert!(element(&body, "PolicyDocument").starts_with("%7B%22"), "{body}");
-    let (_, body) = world
-        .iam(&Keys::broker(), &[("Action", "ListRolePolicies")])
-        .await;
+    let (_, body) = world.iam(&Keys::broker(), &[("Action", "ListRolePolicies")]).await;
     assert!(body.contains("<member>cortex-revoked</member>"), "{body}");
     let delete = [("Action", "DeleteRolePolicy"), ("PolicyName", "cortex-revoked")];
     assert_eq!(world.iam(&Keys::broker(), &delete).await.0, StatusCode::OK);
@@ -178,11 +164,7 @@ async fn a_deny_on_older_sessions_spares_those_that_come_after() {
         "Condition": {"DateLessThan": {"aws:TokenIssueTime": world.now().to_string()}},
     }]})
     .to_string();
-    let put = [
-        ("Action", "PutRolePolicy"),
-        ("PolicyName", "older"),
-        ("PolicyDocument", &deny),
-    ];
+    let put = [("Action", "PutRolePolicy"), ("PolicyName", "older"), ("PolicyDocument", &deny)];
     assert_eq!(world.iam(&Keys::broker(), &put).await.0, StatusCode::OK);
     let new = world.session(&json!({}), None).await;
     let path = format!("/{MART}/x");
@@ -204,19 +186,11 @@ async fn a_role_has_room_for_10240_characters_of_policies() {
     // The role's own policy takes some of the room as well.
     for (ids, code) in [(330, ""), (360, "LimitExceeded")] {
         let document = deny(ids);
-        let put = [
-            ("Action", "PutRolePolicy"),
-            ("PolicyName", "deny"),
-            ("PolicyDocument", &document),
-        ];
+        let put = [("Action", "PutRolePolicy"), ("PolicyName", "deny"), ("PolicyDocument", &document)];
         let (_, body) = world.iam(&Keys::broker(), &put).await;
         assert_eq!(element(&body, "Code"), code, "{ids}");
     }
-    let malformed = [
-        ("Action", "PutRolePolicy"),
-        ("PolicyName", "deny"),
-        ("PolicyDocument", "{}"),
-    ];
+    let malformed = [("Action", "PutRolePolicy"), ("PolicyName", "deny"), ("PolicyDocument", "{}")];
     let (_, body) = world.iam(&Keys::broker(), &malformed).await;
     assert_eq!(element(&body, "Code"), "MalformedPolicyDocument");
 }
@@ -227,13 +201,9 @@ async fn only_an_admin_writes_policies() {
     let keys = world.session(&json!({}), None).await;
     let list = [("Action", "ListRolePolicies")];
     assert_eq!(element(&world.iam(&keys, &list).await.1, "Code"), "AccessDenied");
-    let (status, body) = world
-        .post_form(world.sandbox.aws_url(), &[("Version", "2010-05-08"), list[0]])
-        .await;
-    assert_eq!(
-        (status, element(&body, "Code")),
-        (StatusCode::FORBIDDEN, "MissingAuthenticationToken")
-    );
+    let (status, body) =
+        world.post_form(world.sandbox.aws_url(), &[("Version", "2010-05-08"), list[0]]).await;
+    assert_eq!((status, element(&body, "Code")), (StatusCode::FORBIDDEN, "MissingAuthenticationToken"));
 }
 
 #[tokio::test]
@@ -244,26 +214,13 @@ async fn a_body_has_to_be_the_one_that_was_signed() {
     let other = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     for (payload, headers, body, code) in [
         ("UNSIGNED-PAYLOAD", vec![], "rows", ""),
-        (
-            "UNSIGNED-PAYLOAD",
-            vec![("x-amz-checksum-crc32", "MSpqpg==")],
-            "abcdefg",
-            "",
-        ),
-        (
-            "UNSIGNED-PAYLOAD",
-            vec![("x-amz-checksum-crc32", "MSpqpg==")],
-            "abcdefG",
-            "BadDigest",
-        ),
+        ("UNSIGNED-PAYLOAD", vec![("x-amz-checksum-crc32", "MSpqpg==")], "abcdefg", ""),
+        ("UNSIGNED-PAYLOAD", vec![("x-amz-checksum-crc32", "MSpqpg==")], "abcdefG", "BadDigest"),
         (other, vec![], "rows", "XAmzContentSHA256Mismatch"),
         ("nonsense", vec![], "rows", "InvalidArgument"),
         (
             "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
-            vec![
-                ("x-amz-trailer", "x-amz-checksum-crc32"),
-                ("x-amz-decoded-content-length", "7"),
-            ],
+            vec![("x-amz-trailer", "x-amz-checksum-crc32"), ("x-amz-decoded-content-length", "7")],
             "7\r\nabcdefg\r\n0\r\nx-amz-checksum-crc32:MSpqpg==\r\n\r\n",
             "",
         ),
@@ -281,7 +238,11 @@ async fn a_body_has_to_be_the_one_that_was_signed() {
         ),
     ] {
         let answer = world
-            .signed(&keys, "s3", "PUT", &path, &headers, body, Some(payload))
+            .signed(
+                &keys,
+                "s3",
+                Sent { method: "PUT", path: &path, headers: &headers, body, payload: Some(payload) },
+            )
             .await;
         assert_eq!(element(&answer.1, "Code"), code, "{payload} {body}");
     }
@@ -293,42 +254,13 @@ async fn s3_refuses_keys_that_it_does_not_know() {
     let world = World::start().await;
     let keys = world.session(&json!({}), None).await;
     let path = format!("/{MART}/x");
-    let plain = world
-        .http
-        .get(format!("{}{path}", world.sandbox.aws_url()))
-        .send()
-        .await
-        .unwrap();
+    let plain = world.http.get(format!("{}{path}", world.sandbox.aws_url())).send().await.unwrap();
     assert_eq!(plain.status(), StatusCode::FORBIDDEN);
     for (keys, code) in [
-        (
-            Keys {
-                id: "ASIASANDBOXUNKNOWN00".into(),
-                ..keys.clone()
-            },
-            "InvalidAccessKeyId",
-        ),
-        (
-            Keys {
-                secret: "guess".into(),
-                ..keys.clone()
-            },
-            "SignatureDoesNotMatch",
-        ),
-        (
-            Keys {
-                token: Some("other".into()),
-                ..keys.clone()
-            },
-            "InvalidToken",
-        ),
-        (
-            Keys {
-                token: None,
-                ..keys.clone()
-            },
-            "InvalidToken",
-        ),
+        (Keys { id: "ASIASANDBOXUNKNOWN00".into(), ..keys.clone() }, "InvalidAccessKeyId"),
+        (Keys { secret: "guess".into(), ..keys.clone() }, "SignatureDoesNotMatch"),
+        (Keys { token: Some("other".into()), ..keys.clone() }, "InvalidToken"),
+        (Keys { token: None, ..keys.clone() }, "InvalidToken"),
     ] {
         assert_eq!(element(&world.put(&keys, &path).await.1, "Code"), code);
     }
@@ -341,42 +273,22 @@ async fn listing_rolls_up_and_goes_on() {
     let world = World::start().await;
     let keys = world.session(&json!({}), None).await;
     for key in ["a/1", "a/2", "b", "c"] {
-        assert_eq!(
-            world.put(&keys, &format!("/finance-mart/{key}")).await.0,
-            StatusCode::OK
-        );
+        assert_eq!(world.put(&keys, &format!("/finance-mart/{key}")).await.0, StatusCode::OK);
     }
     let (_, body) = world.get(&keys, "/finance-mart?list-type=2&delimiter=%2F").await;
-    assert!(
-        body.contains("<CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes>"),
-        "{body}"
-    );
+    assert!(body.contains("<CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes>"), "{body}");
     assert_eq!(body.matches("<Contents>").count(), 2);
     let (_, first) = world.get(&keys, "/finance-mart?list-type=2&max-keys=3").await;
     assert_eq!(element(&first, "IsTruncated"), "true");
     let token = element(&first, "NextContinuationToken");
-    let (_, rest) = world
-        .get(
-            &keys,
-            &format!("/finance-mart?list-type=2&continuation-token={token}"),
-        )
-        .await;
-    assert_eq!(
-        (element(&rest, "Key"), element(&rest, "IsTruncated")),
-        ("c", "false")
-    );
+    let (_, rest) = world.get(&keys, &format!("/finance-mart?list-type=2&continuation-token={token}")).await;
+    assert_eq!((element(&rest, "Key"), element(&rest, "IsTruncated")), ("c", "false"));
     let (status, _) = world
-        .signed(&keys, "s3", "DELETE", "/finance-mart/b", &[], "", None)
+        .signed(&keys, "s3", Sent { method: "DELETE", path: "/finance-mart/b", ..Sent::default() })
         .await;
     assert_eq!(status, StatusCode::NO_CONTENT);
-    assert_eq!(
-        element(&world.get(&keys, "/finance-mart/b").await.1, "Code"),
-        "NoSuchKey"
-    );
-    assert_eq!(
-        element(&world.get(&keys, "/finance-mart?acl").await.1, "Code"),
-        "NotImplemented"
-    );
+    assert_eq!(element(&world.get(&keys, "/finance-mart/b").await.1, "Code"), "NoSuchKey");
+    assert_eq!(element(&world.get(&keys, "/finance-mart?acl").await.1, "Code"), "NotImplemented");
 }
 
 #[tokio::test]

@@ -26,18 +26,11 @@ impl World {
         let clock = ManualClock::new("2026-11-22T12:00:00Z".parse().unwrap());
         let shared = || Arc::new(clock.clone());
         let nobody = "http://127.0.0.1:1".to_owned();
-        let cortex = Sandbox::start(SandboxConfig::demo(nobody, shared()))
-            .await
-            .unwrap();
+        let cortex = Sandbox::start(SandboxConfig::demo(nobody, shared())).await.unwrap();
         let config = change(SandboxConfig::demo(cortex.issuer_url().to_owned(), shared()));
         let sandbox = Sandbox::start(config).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self {
-            cortex,
-            sandbox,
-            clock,
-            http,
-        }
+        Self { cortex, sandbox, clock, http }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -54,10 +47,7 @@ impl World {
         for (name, value) in more.as_object().unwrap() {
             claims[name] = value.clone();
         }
-        claims
-            .as_object_mut()
-            .unwrap()
-            .retain(|_, value| !value.is_null());
+        claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
         self.cortex.forge(&claims).unwrap()
     }
 
@@ -70,33 +60,20 @@ impl World {
             "https://aws.amazon.com/source_identity": LEASE,
             "https://aws.amazon.com/roles": [ROLE],
         });
-        claims
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
-        self.token(
-            "sts.amazonaws.com",
-            "run:prod:finance_publish:r1:publish:-:1",
-            &claims,
-        )
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.token("sts.amazonaws.com", "run:prod:finance_publish:r1:publish:-:1", &claims)
     }
 
     pub(crate) fn google_token(&self, more: &Value) -> String {
         let mut claims = json!({"grant": "finance-publish"});
-        claims
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let pool = "//iam.googleapis.com/projects/1234567890/locations/global/workloadIdentityPools/cortex";
         self.token(&format!("{pool}/providers/cortex"), LEASE, &claims)
     }
 
     pub(crate) fn oauth_token(&self, more: &Value) -> String {
         let mut claims = json!({"scp": ["session:role:FINANCE_PUBLISH"]});
-        claims
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.token("https://acme-prod.snowflakecomputing.com", "FINANCE_SVC", &claims)
     }
 
@@ -108,9 +85,7 @@ impl World {
 /// The text of the first element of this name.
 pub(crate) fn element<'a>(xml: &'a str, name: &str) -> &'a str {
     let start = xml.split_once(&format!("<{name}>")).map_or("", |(_, rest)| rest);
-    start
-        .split_once(&format!("</{name}>"))
-        .map_or("", |(text, _)| text)
+    start.split_once(&format!("</{name}>")).map_or("", |(text, _)| text)
 }
 
 /// `token` without its key id.
@@ -118,10 +93,7 @@ pub(crate) fn without_kid(token: &str) -> String {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let (_, rest) = token.split_once('.').unwrap();
-    format!(
-        "{}.{rest}",
-        URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","typ":"JWT"}"#)
-    )
+    format!("{}.{rest}", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","typ":"JWT"}"#))
 }
 
 /// `token` with another payload under the same signature.
