@@ -1,0 +1,62 @@
+//! Requests, made before the clock starts: distinct runs, distinct single-use tokens, RS256 like Airflow's.
+
+use cortex_core::Clock as _;
+use cortex_core::clock::SystemClock;
+use cortex_sandbox::{RunClaims, Sandbox};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::ground::AUDIENCE;
+
+/// How long a token lives, in seconds: longer than the benchmark, within what the issuer may say.
+const TOKEN_TTL: i64 = 3_300;
+
+/// The path that is measured as bare HTTP.
+pub(crate) fn healthz() -> Vec<Vec<u8>> {
+    vec![b"GET /healthz HTTP/1.1\r\nhost: cortex\r\n\r\n".to_vec()]
+}
+
+/// Exchanges that the issuer `iss` vouches for, `count` of them, each of a run and with a token of its own; the
+/// nth goes to the policy that `policy` says, for `provider`.
+pub(crate) fn exchanges(
+    sandbox: &Sandbox,
+    iss: &str,
+    provider: &str,
+    count: usize,
+    policy: impl Fn(usize) -> String + Sync,
+) -> Vec<Vec<u8>> {
+    let numbers: Vec<usize> = (0..count).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let ask = |n: usize| exchange(&token(sandbox, iss), &policy(n), provider);
+    std::thread::scope(|scope| {
+        let parts = numbers.chunks(count.div_ceil(threads).max(1));
+        let parts: Vec<_> =
+            parts.map(|part| scope.spawn(move || part.iter().map(|n| ask(*n)).collect::<Vec<_>>())).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("a signer")).collect()
+    })
+}
+
+fn token(sandbox: &Sandbox, iss: &str) -> String {
+    let id = Uuid::from_u128(rand::random());
+    let run = RunClaims::scheduled("bench_dag", &format!("scheduled__{}", id.simple()), "publish_mart");
+    let now = SystemClock.now().as_second();
+    let claims = json!({
+        "iss": iss, "aud": AUDIENCE, "sub": "airflow:dag:bench_dag:task:publish_mart", "jti": id.to_string(),
+        "iat": now, "nbf": now, "exp": now + TOKEN_TTL, "airflow": run,
+    });
+    sandbox.forge(&claims).expect("a token")
+}
+
+fn exchange(token: &str, policy: &str, provider: &str) -> Vec<u8> {
+    let body = format!(
+        "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange\
+         &subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt\
+         &audience=urn%3Acortex%3A{policy}%3A{provider}&subject_token={token}"
+    );
+    let length = body.len();
+    format!(
+        "POST /v1/token HTTP/1.1\r\nhost: cortex\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}

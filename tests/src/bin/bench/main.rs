@@ -1,0 +1,108 @@
+//! `make bench`: what one replica does on this machine, beside the floors that no broker can go below.
+//!
+//! The server is a process of its own, which runs what `cortex serve` runs, over a private Postgres with fsync
+//! on. Every comparison is a ratio of numbers from the same run, taken in turns, because a machine's speed
+//! changes from minute to minute. docs/benchmarks.md says how to read the table.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on has failed")]
+
+mod asks;
+mod floors;
+mod ground;
+mod growth;
+mod load;
+mod mints;
+mod report;
+mod server;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::ground::Ground;
+use crate::report::Report;
+
+/// Measures throughput and latency of one Cortex replica on this machine.
+#[derive(Debug, Parser)]
+struct Options {
+    /// A few seconds in all: shows that everything can be measured; its numbers mean little.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    /// How often each measurement takes its turn.
+    pub(crate) rounds: usize,
+    /// How many fresh mints a turn has, by connections.
+    pub(crate) mints: [(usize, usize); 3],
+    /// How many repeated asks a turn has, by connections.
+    pub(crate) again: [(usize, usize); 2],
+    /// How many milliseconds a turn of bare signing takes.
+    pub(crate) signing_ms: u64,
+    /// How many asks go to a cloud that takes its time.
+    pub(crate) cloud_asks: usize,
+    /// How many policies, and how many rows on record, are many.
+    pub(crate) policies: usize,
+    /// The same of rows.
+    pub(crate) rows: i64,
+    /// How many asks a turn of the comparison of few and many has.
+    pub(crate) growth_asks: usize,
+}
+
+const FULL: Scale = Scale {
+    rounds: 6,
+    mints: [(4, 300), (32, 800), (256, 2_560)],
+    again: [(32, 4_000), (256, 4_000)],
+    signing_ms: 1_000,
+    cloud_asks: 400,
+    policies: 10_000,
+    rows: 1_000_000,
+    growth_asks: 300,
+};
+
+const QUICK: Scale = Scale {
+    rounds: 1,
+    mints: [(4, 40), (32, 64), (256, 256)],
+    again: [(32, 128), (256, 512)],
+    signing_ms: 100,
+    cloud_asks: 16,
+    policies: 50,
+    rows: 2_000,
+    growth_asks: 20,
+};
+
+/// The connections over which few and many are compared: latency is what counts there.
+pub(crate) const GROWTH_CONNECTIONS: usize = 4;
+
+fn main() -> ExitCode {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    // The server under test is this program once more, so that it is built with the same flags.
+    if std::env::args().nth(1).as_deref() == Some("serve") {
+        return match runtime.block_on(cortex_cli::run(cortex_cli::Cli::parse())) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let scale = if Options::parse().quick { QUICK } else { FULL };
+    let mut report = Report::default();
+    runtime.block_on(measure(scale, &mut report));
+    print!("{report}");
+    ExitCode::SUCCESS
+}
+
+async fn measure(scale: Scale, report: &mut Report) {
+    let ground = Ground::start().await;
+    mints::measure(&ground, scale, report).await;
+    growth::measure(&ground, scale, report).await;
+}
+
+/// Says what is going on, where it does not get into the results.
+pub(crate) fn tell(what: &str) {
+    eprintln!("bench: {what}");
+}

@@ -1,0 +1,104 @@
+//! Fresh mints and repeated asks beside their floors, and what Cortex adds to a cloud's own time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cortex_core::jwt::SigningKey;
+use cortex_sandbox::{Cloud, Fault, FaultMode};
+
+use crate::ground::{AGAIN_POLICY, CLOUD_POLICY, Ground, policy_name};
+use crate::load::Measured;
+use crate::report::{Goal, Report};
+use crate::server::Server;
+use crate::{Scale, asks, floors, tell};
+
+/// How many policies the server has.
+const POLICIES: usize = 10;
+/// How long the cloud takes for an answer, in milliseconds.
+const CLOUD_MS: u32 = 50;
+/// How many runs ask again and again.
+const HOLDERS: usize = 256;
+
+pub(crate) async fn measure(ground: &Ground, scale: Scale, report: &mut Report) {
+    let server = ground.serve("mints", POLICIES, true).await;
+    let (idle, _) = server.resident_mb();
+    in_turns(ground, &server, scale, report).await;
+    cloud(ground, &server, scale, report).await;
+    let (after, peak) = server.resident_mb();
+    report.memory("server at rest, before the first ask", idle);
+    report.memory("server after these mints", after);
+    report.memory("server at its highest", peak);
+    report.goal(Goal::below("resident memory, at its highest, MB", peak, 150.0));
+}
+
+/// Floors and measurements in turns, so that a slow minute is everybody's.
+async fn in_turns(ground: &Ground, server: &Server, scale: Scale, report: &mut Report) {
+    let key = SigningKey::generate().expect("a key");
+    let fresh = |count| {
+        let iss = ground.single_use_iss();
+        asks::exchanges(&ground.sandbox, &iss, "api", count, |n| policy_name(n % POLICIES))
+    };
+    let holders = asks::exchanges(&ground.sandbox, &ground.multi_use_iss(), "api", HOLDERS, |_| {
+        AGAIN_POLICY.to_owned()
+    });
+    let holders = Arc::new(holders);
+    server.load(4, fresh(50)).await;
+    server.load_around(4, &holders, HOLDERS).await;
+    let healthz = Arc::new(asks::healthz());
+    let mut signing = Vec::new();
+    let mut http = scale.mints.map(|_| Measured::default());
+    let mut mints = scale.mints.map(|_| Measured::default());
+    let mut again = scale.again.map(|_| Measured::default());
+    for round in 1..=scale.rounds {
+        tell(&format!("mints: turn {round} of {}", scale.rounds));
+        let requests = scale.mints.map(|(_, count)| fresh(count));
+        signing.push(floors::signing_rate(&key, Duration::from_millis(scale.signing_ms)));
+        for (((connections, count), requests), (mints, http)) in
+            scale.mints.into_iter().zip(requests).zip(mints.iter_mut().zip(&mut http))
+        {
+            mints.add(server.load(connections, requests).await);
+            http.add(server.load_around(connections, &healthz, count * 4).await);
+        }
+        signing.push(floors::signing_rate(&key, Duration::from_millis(scale.signing_ms)));
+        for ((connections, count), again) in scale.again.into_iter().zip(&mut again) {
+            again.add(server.load_around(connections, &holders, count).await);
+        }
+    }
+    let turns = f64::from(u32::try_from(signing.len()).expect("a count"));
+    let floor = signing.iter().sum::<f64>() / turns;
+    report.rate("floor: bare RS256 signing, all cores", floor);
+    for ((connections, _), measured) in scale.mints.iter().zip(&http) {
+        report.measured("floor: bare HTTP, /healthz", *connections, measured);
+    }
+    for ((connections, _), measured) in scale.mints.iter().zip(&mints) {
+        report.measured("fresh mint, record committed", *connections, measured);
+    }
+    for ((connections, _), measured) in scale.again.iter().zip(&again) {
+        report.measured("repeated ask for a live lease", *connections, measured);
+    }
+    if let [.., (256, _)] = scale.mints
+        && let [.., most] = &mints
+    {
+        report.goal(Goal::at_least(
+            "fresh mints over 256 connections, of the signing floor",
+            most.rate() / floor,
+            0.6,
+        ));
+    }
+}
+
+/// What Cortex adds to a cloud that takes its time.
+async fn cloud(ground: &Ground, server: &Server, scale: Scale, report: &mut Report) {
+    let fresh = |count| {
+        asks::exchanges(&ground.sandbox, &ground.single_use_iss(), "aws", count, |_| CLOUD_POLICY.to_owned())
+    };
+    server.load(4, fresh(8)).await;
+    let requests = fresh(scale.cloud_asks);
+    let operation = Some("AssumeRoleWithWebIdentity".to_owned());
+    let mode = FaultMode::Delay(CLOUD_MS.into());
+    ground.sandbox.fault(Cloud::Aws, Fault { operation, mode, remaining: None });
+    let measured = server.load(4, requests).await;
+    ground.sandbox.clear_faults();
+    report.measured("fresh mint at a cloud that takes 50 ms", 4, &measured);
+    report.figure("added to the cloud's 50 ms, p50, ms", measured.percentile(50) - f64::from(CLOUD_MS));
+}

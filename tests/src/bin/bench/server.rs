@@ -1,0 +1,94 @@
+//! A server under test: a process of its own, so that its memory is its own.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cortex_server::Config;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::net::TcpStream;
+
+use crate::load::{self, Measured};
+
+/// How long a server may take until it listens.
+const START_DEADLINE: Duration = Duration::from_mins(2);
+
+/// The process; it ends when this is dropped.
+pub(crate) struct Server {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Starts one with `config`, whose file and log go to `folder`; answers when it listens.
+    pub(crate) async fn start(config: &Config, folder: &Path, name: &str) -> Self {
+        let file = folder.join(format!("{name}.toml"));
+        std::fs::write(&file, toml::to_string(config).expect("TOML")).expect("to write the configuration");
+        let log: PathBuf = folder.join(format!("{name}.log"));
+        let process = Command::new(std::env::current_exe().expect("this program"))
+            .arg("serve")
+            .arg("--config")
+            .arg(&file)
+            .env_remove("DATABASE_URL")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("a log"))
+            .spawn()
+            .expect("a server");
+        let mut server = Self { process, address: config.server.listen };
+        let listening = tokio::time::timeout(START_DEADLINE, server.listens()).await;
+        assert_eq!(listening, Ok(true), "{}", std::fs::read_to_string(&log).unwrap_or_default());
+        server
+    }
+
+    /// Waits until it listens; false if it ended instead.
+    async fn listens(&mut self) -> bool {
+        while TcpStream::connect(self.address).await.is_err() {
+            if self.process.try_wait().expect("its state").is_some() {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+
+    /// See [`load::run`].
+    pub(crate) async fn load(&self, connections: usize, requests: Vec<Vec<u8>>) -> Measured {
+        let total = requests.len();
+        load::run(self.address, connections, Arc::new(requests), total).await
+    }
+
+    /// The same, going around `requests` until there were `total`.
+    pub(crate) async fn load_around(
+        &self,
+        connections: usize,
+        requests: &Arc<Vec<Vec<u8>>>,
+        total: usize,
+    ) -> Measured {
+        load::run(self.address, connections, Arc::clone(requests), total).await
+    }
+
+    /// Its resident memory in MB (10^6 bytes): now, and at its highest.
+    pub(crate) fn resident_mb(&self) -> (f64, f64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("/proc");
+        let of = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a line");
+            let kib: u32 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+            f64::from(kib) * 1_024.0 / 1e6
+        };
+        (of("VmRSS:"), of("VmHWM:"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Ok(pid) = i32::try_from(self.process.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let _ = self.process.wait();
+    }
+}
