@@ -44,24 +44,14 @@ pub enum Expected {
 }
 
 impl Expected {
-    const ALL: [(&'static str, Self); 3] = [
-        ("permit", Self::Permit),
-        ("needs_grant", Self::NeedsGrant),
-        ("deny", Self::Deny),
-    ];
+    const ALL: [(&'static str, Self); 3] =
+        [("permit", Self::Permit), ("needs_grant", Self::NeedsGrant), ("deny", Self::Deny)];
 
     fn parse(text: &str) -> Result<Self, Fault> {
-        Self::ALL
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, expected)| *expected)
-            .ok_or_else(|| {
-                let words = Self::ALL.map(|(word, _)| word);
-                Fault::new(
-                    format!("{:?} is no decision", shortened(text)),
-                    nearest(text, &words),
-                )
-            })
+        Self::ALL.iter().find(|(word, _)| *word == text).map(|(_, expected)| *expected).ok_or_else(|| {
+            let words = Self::ALL.map(|(word, _)| word);
+            Fault::new(format!("{:?} is no decision", shortened(text)), nearest(text, &words))
+        })
     }
 
     fn of(decision: &Decision) -> Self {
@@ -74,10 +64,7 @@ impl Expected {
 
     /// The word in test files.
     pub fn as_str(self) -> &'static str {
-        Self::ALL
-            .iter()
-            .find(|(_, expected)| *expected == self)
-            .map_or("", |(word, _)| word)
+        Self::ALL.iter().find(|(_, expected)| *expected == self).map_or("", |(word, _)| word)
     }
 }
 
@@ -163,11 +150,7 @@ impl Case<'_> {
             return Some(format!("expected {want}, decided {got} by {}", list(&decided)));
         }
         let wanted = self.rules.as_ref().filter(|rules| **rules != decided)?;
-        Some(format!(
-            "expected the rules {}, decided by {}",
-            list(wanted),
-            list(&decided)
-        ))
+        Some(format!("expected the rules {}, decided by {}", list(wanted), list(&decided)))
     }
 }
 
@@ -180,11 +163,7 @@ fn file<'p>(
     let field = defaults.require("cases", problems);
     let Some(Kind::List(items)) = field.map(|field| &field.node.kind) else {
         let at = field.map_or(node.at, |field| field.at);
-        problems.add(
-            at,
-            "`cases` is not a list of cases",
-            "write `- name: ...` lines under `cases:`",
-        );
+        problems.add(at, "`cases` is not a list of cases", "write `- name: ...` lines under `cases:`");
         return None;
     };
     if items.is_empty() || items.len() > MAX_CASES {
@@ -200,11 +179,7 @@ fn file<'p>(
         let Some(mut fields) = Fields::of(item, item.at, "the case", problems) else {
             continue;
         };
-        let mut layers = Layers {
-            case: &mut fields,
-            defaults: &mut defaults,
-            at: item.at,
-        };
+        let mut layers = Layers { case: &mut fields, defaults: &mut defaults, at: item.at };
         out.extend(case(&mut layers, policies, problems));
         fields.finish(problems);
     }
@@ -253,27 +228,16 @@ fn case<'p>(
     problems: &mut Problems,
 ) -> Option<Case<'p>> {
     let at = layers.at;
-    let name = layers
-        .case
-        .require("name", problems)
-        .and_then(|f| f.text(problems))
-        .map(str::to_owned);
+    let name = layers.case.require("name", problems).and_then(|f| f.text(problems)).map(str::to_owned);
     let policy = layers.required("policy", |text| find(text, policies), problems);
     let target = layers.required("target", |text| Ok(text.to_owned()), problems);
     let time = layers.required("time", timestamp, problems);
-    let network = layers
-        .get("network")
-        .map_or(Some(None), |f| f.parse(address, problems).map(Some));
-    let ttl = layers
-        .get("ttl")
-        .map_or(Some(None), |f| f.parse(super::time::duration, problems).map(Some));
-    let approved = layers
-        .get("approved")
-        .map_or(Some(false), |f| boolean(f, problems));
+    let network = layers.get("network").map_or(Some(None), |f| f.parse(address, problems).map(Some));
+    let ttl = layers.get("ttl").map_or(Some(None), |f| f.parse(super::time::duration, problems).map(Some));
+    let approved = layers.get("approved").map_or(Some(false), |f| boolean(f, problems));
     let expect = layers.required("expect", Expected::parse, problems);
     let rules = layers.case.get("rules").map_or(Some(None), |f| {
-        f.list(|text| Ok(text.to_owned()), problems)
-            .map(|rules| Some(rules.into_iter().collect()))
+        f.list(|text| Ok(text.to_owned()), problems).map(|rules| Some(rules.into_iter().collect()))
     });
     let run = run(layers, problems);
     let policy = policy?;
@@ -301,11 +265,7 @@ fn run(layers: &mut Layers<'_, '_>, problems: &mut Problems) -> Option<Run> {
     };
     let mut defaults = Fields::of(default.unwrap_or(any).node, any.at, "`run`", problems)?;
     let mut case = Fields::of(own.unwrap_or(any).node, any.at, "`run`", problems)?;
-    let mut layers = Layers {
-        case: &mut case,
-        defaults: &mut defaults,
-        at,
-    };
+    let mut layers = Layers { case: &mut case, defaults: &mut defaults, at };
     let run = claims(&mut layers, problems);
     case.finish(problems);
     if own.is_some() && default.is_some() {
@@ -318,14 +278,8 @@ fn claims(layers: &mut Layers<'_, '_>, problems: &mut Problems) -> Option<Run> {
     let issuer = layers.required("issuer", id::<IssuerName>, problems);
     let dag_id = layers.required("dag_id", id::<Ident>, problems);
     let task_id = layers.required("task_id", id::<Ident>, problems);
-    let run_id = layers
-        .get("run_id")
-        .map_or_else(|| id("test").ok(), |f| f.parse(id::<Ident>, problems));
-    let mut ident = |key| {
-        layers
-            .get(key)
-            .map_or(Some(None), |f| f.parse(id::<Ident>, problems).map(Some))
-    };
+    let run_id = layers.get("run_id").map_or_else(|| id("test").ok(), |f| f.parse(id::<Ident>, problems));
+    let mut ident = |key| layers.get(key).map_or(Some(None), |f| f.parse(id::<Ident>, problems).map(Some));
     let run_type = ident("run_type");
     let triggered_by = ident("triggered_by");
     let team = ident("team");
@@ -335,18 +289,13 @@ fn claims(layers: &mut Layers<'_, '_>, problems: &mut Problems) -> Option<Run> {
         .map_or(Some(None), |f| f.text(problems).map(|text| Some(text.to_owned())));
     let tags = layers.get("tags").map_or_else(
         || Some(BTreeSet::new()),
-        |f| {
-            f.list(|text| Ok(text.to_owned()), problems)
-                .map(|tags| tags.into_iter().collect())
-        },
+        |f| f.list(|text| Ok(text.to_owned()), problems).map(|tags| tags.into_iter().collect()),
     );
-    let map_index = layers
-        .get("map_index")
-        .map_or(Some(None), |f| number(f, problems).map(Some));
+    let map_index = layers.get("map_index").map_or(Some(None), |f| number(f, problems).map(Some));
     let try_number = layers.get("try_number").map_or(Some(1), |f| number(f, problems));
-    let attestation = layers.get("attestation").map_or(Some(Attestation::Issuer), |f| {
-        f.parse(super::read::attestation, problems)
-    });
+    let attestation = layers
+        .get("attestation")
+        .map_or(Some(Attestation::Issuer), |f| f.parse(super::read::attestation, problems));
     Some(Run {
         issuer: issuer?,
         dag_id: dag_id?,
@@ -365,25 +314,15 @@ fn claims(layers: &mut Layers<'_, '_>, problems: &mut Problems) -> Option<Run> {
 }
 
 fn find<'p>(text: &str, policies: &'p BTreeMap<PolicyName, Policy>) -> Result<&'p Policy, Fault> {
-    policies
-        .iter()
-        .find(|(name, _)| name.as_str() == text)
-        .map(|(_, policy)| policy)
-        .ok_or_else(|| {
-            let names: Vec<_> = policies.keys().map(PolicyName::as_str).collect();
-            Fault::new(
-                format!("no policy is called {:?}", shortened(text)),
-                nearest(text, &names),
-            )
-        })
+    policies.iter().find(|(name, _)| name.as_str() == text).map(|(_, policy)| policy).ok_or_else(|| {
+        let names: Vec<_> = policies.keys().map(PolicyName::as_str).collect();
+        Fault::new(format!("no policy is called {:?}", shortened(text)), nearest(text, &names))
+    })
 }
 
 fn id<T: FromStr<Err = InvalidId>>(text: &str) -> Result<T, Fault> {
     text.parse().map_err(|_| {
-        Fault::new(
-            format!("{:?} is no identifier", shortened(text)),
-            "write one that Airflow allows",
-        )
+        Fault::new(format!("{:?} is no identifier", shortened(text)), "write one that Airflow allows")
     })
 }
 
@@ -397,23 +336,15 @@ fn timestamp(text: &str) -> Result<Timestamp, Fault> {
 }
 
 fn address(text: &str) -> Result<IpAddr, Fault> {
-    text.parse().map_err(|_| {
-        Fault::new(
-            format!("{:?} is no address", shortened(text)),
-            "write an IP address",
-        )
-    })
+    text.parse()
+        .map_err(|_| Fault::new(format!("{:?} is no address", shortened(text)), "write an IP address"))
 }
 
 fn boolean(field: Field<'_>, problems: &mut Problems) -> Option<bool> {
     if let Kind::Bool(value) = field.node.kind {
         return Some(value);
     }
-    problems.add(
-        field.at,
-        format!("`{}` is {}", field.key, field.node.noun()),
-        "write true or false",
-    );
+    problems.add(field.at, format!("`{}` is {}", field.key, field.node.noun()), "write true or false");
     None
 }
 
@@ -423,11 +354,7 @@ fn number(field: Field<'_>, problems: &mut Problems) -> Option<u32> {
         _ => None,
     };
     if number.is_none() {
-        problems.add(
-            field.at,
-            format!("`{}` is not a whole number", field.key),
-            "write 0, 1, 2 and so on",
-        );
+        problems.add(field.at, format!("`{}` is not a whole number", field.key), "write 0, 1, 2 and so on");
     }
     number
 }

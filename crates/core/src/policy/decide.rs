@@ -40,16 +40,11 @@ impl Policy {
             let unnamed = (!findings.named).then(|| self.reason(Rule::Who, run, ask));
             return deny(
                 findings.named,
-                unnamed
-                    .into_iter()
-                    .chain([self.not_offered(ask.provider)])
-                    .collect(),
+                unnamed.into_iter().chain([self.not_offered(ask.provider)]).collect(),
             );
         }
         if findings.permit() {
-            return Decision::Permit {
-                rules: vec![Rule::Who.id(self.name().as_str())],
-            };
+            return Decision::Permit { rules: vec![Rule::Who.id(self.name().as_str())] };
         }
         if findings.forbids.contains(&Rule::Approval) && self.curable(guardrails, run, ask) {
             let approval = Rule::Approval.id(self.name().as_str());
@@ -62,20 +57,12 @@ impl Policy {
 
     /// Whether an approval would turn the answer into a permit.
     fn curable(&self, guardrails: &Guardrails, run: &Run, ask: &Ask<'_>) -> bool {
-        let approved = Ask {
-            approved: true,
-            ..*ask
-        };
-        self.findings(guardrails, run, &approved)
-            .is_ok_and(|findings| findings.permit())
+        let approved = Ask { approved: true, ..*ask };
+        self.findings(guardrails, run, &approved).is_ok_and(|findings| findings.permit())
     }
 
     fn findings(&self, guardrails: &Guardrails, run: &Run, ask: &Ask<'_>) -> Result<Findings, String> {
-        let target = self
-            .document
-            .what
-            .iter()
-            .find(|target| *target.provider == *ask.provider);
+        let target = self.document.what.iter().find(|target| *target.provider == *ask.provider);
         let circumstances = Circumstances {
             policy: self.name().as_str(),
             provider: ask.provider,
@@ -90,14 +77,17 @@ impl Policy {
         let who = self.engine.ask(&self.rules.who, &question);
         let forbids = self.engine.ask(&self.rules.forbids, &question);
         let above: Answer = guardrails.ask(self.engine, &question);
-        let fired: BTreeSet<Rule> = forbids.rules.iter().filter_map(|id| Rule::of_id(id)).collect();
+        // A rule that fired and that nobody knows must not be forgotten: that would be a permit.
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            forbids.rules.into_iter().partition(|id| Rule::of_id(id).is_some());
+        let fired: BTreeSet<Rule> = known.iter().filter_map(|id| Rule::of_id(id)).collect();
         let mut guardrails = above.rules;
         guardrails.sort_unstable();
         Ok(Findings {
             named: !who.rules.is_empty(),
             forbids: fired.into_iter().collect(),
             guardrails,
-            errors: [who.errors, forbids.errors, above.errors].concat(),
+            errors: [who.errors, forbids.errors, above.errors, unknown].concat(),
         })
     }
 

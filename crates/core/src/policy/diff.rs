@@ -65,20 +65,11 @@ fn tell(pointer: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Strin
         (None, Some(new)) => writeln!(out, "{field}: added {}", show(new)),
         (Some(old), None) => writeln!(out, "{field}: removed, was {}", show(old)),
         (Some(Value::Array(old)), Some(Value::Array(new))) => {
-            let added = new
-                .iter()
-                .filter(|item| !old.contains(item))
-                .map(|item| format!("+ {}", show(item)));
-            let removed = old
-                .iter()
-                .filter(|item| !new.contains(item))
-                .map(|item| format!("- {}", show(item)));
+            let added = new.iter().filter(|item| !old.contains(item)).map(|item| format!("+ {}", show(item)));
+            let removed =
+                old.iter().filter(|item| !new.contains(item)).map(|item| format!("- {}", show(item)));
             let changes: Vec<_> = added.chain(removed).collect();
-            let changes = if changes.is_empty() {
-                "reordered".to_owned()
-            } else {
-                changes.join(", ")
-            };
+            let changes = if changes.is_empty() { "reordered".to_owned() } else { changes.join(", ") };
             writeln!(out, "{field}: {changes}")
         }
         (Some(Value::Object(old)), Some(Value::Object(new))) => {

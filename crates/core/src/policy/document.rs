@@ -20,11 +20,7 @@ use crate::principal::{Attestation, Person};
 #[schemars(deny_unknown_fields, title = "Cortex policy")]
 pub(super) struct Document {
     /// The business purpose in a few words: 1 to 64 of a-z, 0-9 and single hyphens.
-    #[schemars(
-        with = "String",
-        regex(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$"),
-        length(max = 64)
-    )]
+    #[schemars(with = "String", regex(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$"), length(max = 64))]
     #[schemars(example = &"finance-data-publish")]
     pub(super) name: PolicyName,
     /// One sentence for the people who approve and audit; at most 500 characters.
@@ -145,15 +141,7 @@ impl fmt::Display for When {
             None => f.write_str("all day")?,
         }
         if !self.days.is_empty() {
-            write!(
-                f,
-                " on {}",
-                self.days
-                    .iter()
-                    .map(|day| day.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            )?;
+            write!(f, " on {}", self.days.iter().map(|day| day.as_str()).collect::<Vec<_>>().join(", "))?;
         }
         Ok(())
     }
@@ -225,10 +213,7 @@ pub(super) struct RequiredRuns {
 /// The word `always`, for the schema.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "lowercase")]
-#[expect(
-    dead_code,
-    reason = "schemars describes the word through this type; no value of it exists"
-)]
+#[expect(dead_code, reason = "schemars describes the word through this type; no value of it exists")]
 enum AlwaysWord {
     Always,
 }

@@ -9,13 +9,15 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid,
     PolicySet, Request, RestrictedExpression as Value, Schema, ValidationMode, Validator, pst,
 };
+use cedar_policy_core::ast::{Name, RestrictedExpr};
 use jiff::{SignedDuration, Timestamp};
 
 use super::time::Wall;
 use crate::principal::{Principal, Run};
 
 /// The words that policies and guardrails are written in. A claim that a run may lack is optional here, so that
-/// Cedar's validator refuses a rule that reads it without asking whether it is there.
+/// Cedar's validator refuses a rule that reads it without asking whether it is there. `local_minute`, `weekday` and
+/// `yesterday` are on the clock of the asked policy's time zone; `now` is the instant.
 pub(super) const SCHEMA: &str = r"
 entity Run = {
   issuer: String, dag_id: String, run_id: String, task_id: String, map_index?: Long, try_number: Long,
@@ -45,6 +47,33 @@ pub(super) struct Engine {
     run: EntityTypeName,
     policy: EntityTypeName,
     action: EntityUid,
+    constructors: Constructors,
+}
+
+/// The names of Cedar's constructors, parsed once: `RestrictedExpression::new_ip` and its like parse them at
+/// every call, which is a quarter of the time of a decision.
+struct Constructors {
+    datetime: Name,
+    ip: Name,
+}
+
+impl Constructors {
+    fn new() -> Result<Self, String> {
+        let name = |text: &str| Name::parse_unqualified_name(text).map_err(|e| e.to_string());
+        Ok(Self { datetime: name("datetime")?, ip: name("ip")? })
+    }
+
+    fn datetime(&self, at: Timestamp) -> Value {
+        call(&self.datetime, &at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string())
+    }
+
+    fn ip(&self, address: IpAddr) -> Value {
+        call(&self.ip, &address.to_string())
+    }
+}
+
+fn call(constructor: &Name, text: &str) -> Value {
+    RestrictedExpr::call_extension_fn(constructor.clone(), [RestrictedExpr::val(text)]).into()
 }
 
 /// The shared engine. Its schema is fixed, so an error is a fault of this program: nothing compiles then.
@@ -89,6 +118,7 @@ impl Engine {
             run: name(RUN)?,
             policy: name(POLICY)?,
             action: EntityUid::from_type_name_and_id(name(ACTION)?, EntityId::new(ISSUE)),
+            constructors: Constructors::new()?,
         })
     }
 
@@ -97,9 +127,7 @@ impl Engine {
     pub(super) fn faults(&self, rules: &PolicySet) -> Vec<DetailedError> {
         let result = self.validator.validate(rules, ValidationMode::Strict);
         let errors = result.validation_errors().map(DetailedError::from);
-        errors
-            .chain(result.validation_warnings().map(DetailedError::from))
-            .collect()
+        errors.chain(result.validation_warnings().map(DetailedError::from)).collect()
     }
 
     /// Builds a request. The error is Cedar's; a request that cannot be built is denied.
@@ -113,7 +141,8 @@ impl Engine {
         let policy =
             EntityUid::from_type_name_and_id(self.policy.clone(), EntityId::new(circumstances.policy));
         let entity = Entity::new(uid.clone(), attributes(run), HashSet::new()).map_err(|e| e.to_string())?;
-        let context = Context::from_pairs(context(circumstances)).map_err(|e| e.to_string())?;
+        let context =
+            Context::from_pairs(context(&self.constructors, circumstances)).map_err(|e| e.to_string())?;
         let request =
             Request::new(uid, self.action.clone(), policy, context, None).map_err(|e| e.to_string())?;
         let entities = Entities::from_entities([entity], None).map_err(|e| e.to_string())?;
@@ -122,15 +151,10 @@ impl Engine {
 
     /// The rules of `set` that hold. In a set of forbids alone, or of permits alone, these are all of them.
     pub(super) fn ask(&self, set: &PolicySet, question: &Question) -> Answer {
-        let response = self
-            .authorizer
-            .is_authorized(&question.request, set, &question.entities);
+        let response = self.authorizer.is_authorized(&question.request, set, &question.entities);
         let diagnostics = response.diagnostics();
         Answer {
-            rules: diagnostics
-                .reason()
-                .map(|id| AsRef::<str>::as_ref(id).to_owned())
-                .collect(),
+            rules: diagnostics.reason().map(|id| AsRef::<str>::as_ref(id).to_owned()).collect(),
             errors: diagnostics
                 .errors()
                 .map(|AuthorizationError::PolicyEvaluationError(error)| error.policy_id().to_string())
@@ -173,24 +197,15 @@ fn attributes(run: &Run) -> HashMap<String, Value> {
         ("tags", Value::new_set(tags.iter().map(|tag| text(tag)))),
         ("attestation", text(attestation.as_str())),
     ];
-    let present = optional
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)));
-    required
-        .into_iter()
-        .chain(present)
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    let present = optional.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    required.into_iter().chain(present).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn context(c: &Circumstances<'_>) -> Vec<(String, Value)> {
+fn context(constructors: &Constructors, c: &Circumstances<'_>) -> Vec<(String, Value)> {
     let text = |text: &str| Value::new_string(text.to_owned());
     let pair = |name: &str, value| (name.to_owned(), value);
     let mut pairs = vec![
-        pair(
-            "now",
-            Value::new_datetime(c.now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()),
-        ),
+        pair("now", constructors.datetime(c.now)),
         pair("local_minute", Value::new_long(c.wall.minute)),
         pair("weekday", text(c.wall.weekday.as_str())),
         pair("yesterday", text(c.wall.yesterday.as_str())),
@@ -200,10 +215,7 @@ fn context(c: &Circumstances<'_>) -> Vec<(String, Value)> {
         pair("ttl_seconds", Value::new_long(seconds_up(c.ttl))),
     ];
     // A mapped address (RFC 4291, section 2.5.5.2) is the IPv4 address that it carries.
-    pairs.extend(
-        c.source_ip
-            .map(|ip| pair("source_ip", Value::new_ip(ip.to_canonical().to_string()))),
-    );
+    pairs.extend(c.source_ip.map(|ip| pair("source_ip", constructors.ip(ip.to_canonical()))));
     pairs
 }
 
@@ -228,10 +240,7 @@ pub(super) mod tree {
     }
 
     fn get(var: Var, attr: &str) -> Tree {
-        Arc::new(Expr::GetAttr {
-            expr: Arc::new(Expr::Var(var)),
-            attr: attr.into(),
-        })
+        Arc::new(Expr::GetAttr { expr: Arc::new(Expr::Var(var)), attr: attr.into() })
     }
 
     pub(in crate::policy) fn principal_has(attr: &str) -> Tree {
@@ -243,10 +252,7 @@ pub(super) mod tree {
     }
 
     fn has(var: Var, attr: &str) -> Tree {
-        Arc::new(Expr::HasAttr {
-            expr: Arc::new(Expr::Var(var)),
-            attrs: pst::NonEmpty::new(attr.into()),
-        })
+        Arc::new(Expr::HasAttr { expr: Arc::new(Expr::Var(var)), attrs: pst::NonEmpty::new(attr.into()) })
     }
 
     pub(in crate::policy) fn text(text: &str) -> Tree {
@@ -266,10 +272,7 @@ pub(super) mod tree {
     }
 
     pub(in crate::policy) fn ip(network: &str) -> Tree {
-        Arc::new(Expr::UnaryOp {
-            op: UnaryOp::Ip,
-            expr: text(network),
-        })
+        Arc::new(Expr::UnaryOp { op: UnaryOp::Ip, expr: text(network) })
     }
 
     pub(in crate::policy) fn binary(left: Tree, op: BinaryOp, right: Tree) -> Tree {
@@ -279,24 +282,13 @@ pub(super) mod tree {
     /// `value like pattern`, where `*` is the wildcard and everything else is itself.
     pub(in crate::policy) fn like(value: Tree, pattern: &str) -> Tree {
         let elem = |c| {
-            if c == '*' {
-                PatternElem::Wildcard
-            } else {
-                PatternElem::Char(c)
-            }
+            if c == '*' { PatternElem::Wildcard } else { PatternElem::Char(c) }
         };
-        Arc::new(Expr::Like {
-            expr: value,
-            pattern: pattern.chars().map(elem).collect(),
-        })
+        Arc::new(Expr::Like { expr: value, pattern: pattern.chars().map(elem).collect() })
     }
 
     pub(in crate::policy) fn if_else(cond: Tree, then: Tree, other: Tree) -> Tree {
-        Arc::new(Expr::IfThenElse {
-            cond,
-            then_expr: then,
-            else_expr: other,
-        })
+        Arc::new(Expr::IfThenElse { cond, then_expr: then, else_expr: other })
     }
 
     pub(in crate::policy) fn and(all: Vec<Tree>) -> Tree {
@@ -318,10 +310,7 @@ pub(super) mod tree {
 
     /// An entity, for the scope of a rule.
     pub(in crate::policy) fn entity(ty: &str, id: &str) -> Result<pst::EntityUID, PstConstructionError> {
-        Ok(pst::EntityUID {
-            ty: entity_type(ty)?,
-            eid: id.into(),
-        })
+        Ok(pst::EntityUID { ty: entity_type(ty)?, eid: id.into() })
     }
 
     /// An entity type, for the scope of a rule.
@@ -352,15 +341,8 @@ pub(super) mod tests {
         let uid =
             EntityUid::from_type_name_and_id(engine.run.clone(), EntityId::new(ask.principal.subject()));
         let resource = EntityUid::from_type_name_and_id(engine.policy.clone(), EntityId::new("p"));
-        let context = Context::from_pairs(context(&circumstances)).unwrap();
-        Request::new(
-            uid.clone(),
-            engine.action.clone(),
-            resource,
-            context,
-            Some(schema),
-        )
-        .unwrap();
+        let context = Context::from_pairs(context(&engine.constructors, &circumstances)).unwrap();
+        Request::new(uid.clone(), engine.action.clone(), resource, context, Some(schema)).unwrap();
         let entity = Entity::new(uid, attributes(run), HashSet::new()).unwrap();
         Entities::from_entities([entity], Some(schema)).unwrap();
     }

@@ -34,18 +34,9 @@ impl<'n> Fields<'n> {
         problems: &mut Problems,
     ) -> Option<Self> {
         match &node.kind {
-            Kind::Map(entries) if !entries.is_empty() => Some(Self {
-                at,
-                path,
-                entries,
-                asked: Vec::new(),
-            }),
+            Kind::Map(entries) if !entries.is_empty() => Some(Self { at, path, entries, asked: Vec::new() }),
             Kind::Map(_) | Kind::Null => {
-                problems.add(
-                    at,
-                    format!("{path} is empty"),
-                    format!("fill {path} in, or leave it out"),
-                );
+                problems.add(at, format!("{path} is empty"), format!("fill {path} in, or leave it out"));
                 None
             }
             _ => {
@@ -62,33 +53,21 @@ impl<'n> Fields<'n> {
             self.asked.push(key);
         }
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
-        Some(Field {
-            at: entry.at,
-            key,
-            node: &entry.value,
-        })
+        Some(Field { at: entry.at, key, node: &entry.value })
     }
 
     /// The field `key`, whose absence is a fault.
     pub(super) fn require(&mut self, key: &'static str, problems: &mut Problems) -> Option<Field<'n>> {
         let field = self.get(key);
         if field.is_none() {
-            problems.add(
-                self.at,
-                format!("{} has no `{key}`", self.path),
-                format!("add `{key}:`"),
-            );
+            problems.add(self.at, format!("{} has no `{key}`", self.path), format!("add `{key}:`"));
         }
         field
     }
 
     /// Ends the reading: a key that was never asked for is unknown.
     pub(super) fn finish(self, problems: &mut Problems) {
-        for entry in self
-            .entries
-            .iter()
-            .filter(|entry| !self.asked.contains(&entry.key.as_str()))
-        {
+        for entry in self.entries.iter().filter(|entry| !self.asked.contains(&entry.key.as_str())) {
             let message = format!("{} has no key `{}`", self.path, shortened(&entry.key));
             problems.add(entry.at, message, nearest(&entry.key, &self.asked));
         }
@@ -120,11 +99,7 @@ impl<'n> Field<'n> {
         let key = self.key;
         let Kind::List(items) = &self.node.kind else {
             let message = format!("`{key}` is {}, and it has to be a list", self.node.noun());
-            problems.add(
-                self.at,
-                message,
-                format!("write a list: `{key}: [first, second]`"),
-            );
+            problems.add(self.at, message, format!("write a list: `{key}: [first, second]`"));
             return None;
         };
         if items.is_empty() {
@@ -136,11 +111,7 @@ impl<'n> Field<'n> {
         }
         if items.len() > MAX_ITEMS {
             let message = format!("`{key}` has {} entries; {MAX_ITEMS} are allowed", items.len());
-            problems.add(
-                self.at,
-                message,
-                "use a `*` pattern, or split the document into several",
-            );
+            problems.add(self.at, message, "use a `*` pattern, or split the document into several");
             return None;
         }
         let mut seen = HashMap::new();
@@ -164,24 +135,15 @@ impl<'n> Field<'n> {
             return Some(text);
         }
         let (message, remedy) = match node.kind {
-            Kind::Null => (
-                format!("`{}` is empty", self.key),
-                "write a value, or leave the key out",
-            ),
-            Kind::Bool(_) | Kind::Number(_) => (
-                format!("`{}` is {}, and it has to be text", self.key, node.noun()),
-                "put it in quotes",
-            ),
-            _ => (
-                format!("`{}` is {}, and it has to be text", self.key, node.noun()),
-                "write one value here",
-            ),
+            Kind::Null => (format!("`{}` is empty", self.key), "write a value, or leave the key out"),
+            Kind::Bool(_) | Kind::Number(_) => {
+                (format!("`{}` is {}, and it has to be text", self.key, node.noun()), "put it in quotes")
+            }
+            _ => {
+                (format!("`{}` is {}, and it has to be text", self.key, node.noun()), "write one value here")
+            }
         };
-        problems.add(
-            if node.at == self.node.at { self.at } else { node.at },
-            message,
-            remedy,
-        );
+        problems.add(if node.at == self.node.at { self.at } else { node.at }, message, remedy);
         None
     }
 }
@@ -189,11 +151,7 @@ impl<'n> Field<'n> {
 /// What to write instead of `word`: the nearest of `known`, or all of them.
 pub(super) fn nearest(word: &str, known: &[&str]) -> String {
     // A ratio is quadratic in the length; nobody misspells a key by hundreds of characters.
-    let close = if word.len() <= 64 {
-        similar::get_close_matches(word, known, 1, 0.6)
-    } else {
-        Vec::new()
-    };
+    let close = if word.len() <= 64 { similar::get_close_matches(word, known, 1, 0.6) } else { Vec::new() };
     match close.first() {
         Some(close) => format!("did you mean `{close}`?"),
         None if known.is_empty() => "leave it out".to_owned(),

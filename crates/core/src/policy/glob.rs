@@ -30,10 +30,7 @@ impl Glob {
             let what = format!("has the character {c:?}, which is not ASCII and may look like another");
             return fault(&what, "write the identifier in ASCII");
         }
-        if text
-            .chars()
-            .any(|c| c.is_ascii_whitespace() || c.is_ascii_control())
-        {
+        if text.chars().any(|c| c.is_ascii_whitespace() || c.is_ascii_control()) {
             return fault("has white space", "remove it: identifiers have none");
         }
         if let Some(c) = text.chars().find(|c| "|^$()[]\\?{}".contains(*c)) {
@@ -41,10 +38,7 @@ impl Glob {
                 format!("has {c:?}, which is no part of an identifier; patterns are not regular expressions");
             return fault(&what, "write exact names, one list entry each, or use `*`");
         }
-        if let Some(c) = text
-            .chars()
-            .find(|c| !c.is_ascii_alphanumeric() && !"_.~:+-*".contains(*c))
-        {
+        if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"_.~:+-*".contains(*c)) {
             let what = format!("has {c:?}, which is no part of an identifier");
             return fault(&what, "use A-Z a-z 0-9 _ . ~ : + - and `*`");
         }
@@ -70,10 +64,7 @@ impl Glob {
     pub(super) fn parse_anchored(text: &str) -> Result<Self, Fault> {
         if text.starts_with('*') {
             return Err(Fault::new(
-                format!(
-                    "{:?} begins with `*`, so any DAG could be named to match it",
-                    shortened(text)
-                ),
+                format!("{:?} begins with `*`, so any DAG could be named to match it", shortened(text)),
                 "begin with the part of the name that your team owns, such as `finance_*`",
             ));
         }

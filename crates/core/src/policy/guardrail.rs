@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cedar_policy::ffi::DetailedError;
 use cedar_policy::{Effect, Policy as CedarPolicy, PolicyId, PolicySet};
 
-use super::engine::{Answer, Engine, Question, engine};
+use super::engine::{Answer, Engine, Question, SCHEMA, engine};
 use super::problem::{Position, Problem, Problems};
 use super::yaml::MAX_BYTES;
 use crate::decision::{Clause, Reason};
@@ -30,6 +30,12 @@ struct Text {
 }
 
 impl Guardrails {
+    /// The Cedar schema that guardrails are validated against: every attribute they can read. `local_minute`
+    /// (since midnight), `weekday` and `yesterday` (`mon` to `sun`) are on the clock of the asked policy's time
+    /// zone, `now` is the instant; `resource` is the target's, such as
+    /// `aws:arn:aws:iam::123456789012:role/finance-publish`.
+    pub const SCHEMA: &str = SCHEMA;
+
     /// No guardrails.
     pub fn none() -> Self {
         Self::default()
@@ -46,19 +52,14 @@ impl Guardrails {
                 for (name, text) in sources {
                     guardrails.read(
                         engine,
-                        &Source {
-                            name: name.as_ref(),
-                            text: text.as_ref(),
-                        },
+                        &Source { name: name.as_ref(), text: text.as_ref() },
                         &mut problems,
                     );
                 }
             }
-            Err(fault) => problems.add(
-                Position::START,
-                format!("Cedar does not start: {fault}"),
-                "report this",
-            ),
+            Err(fault) => {
+                problems.add(Position::START, format!("Cedar does not start: {fault}"), "report this");
+            }
         }
         problems.or(Some(guardrails))
     }
@@ -155,15 +156,10 @@ impl Guardrails {
                 problems,
             );
         }
-        match self.rules.add(rule.new_id(PolicyId::new(id))) {
-            Ok(()) => drop(self.texts.insert(id.to_owned(), text)),
-            Err(error) => source.fault(
-                at,
-                &format!("cannot be added: {error}"),
-                "choose another @id",
-                problems,
-            ),
+        if let Err(error) = self.rules.add(rule.new_id(PolicyId::new(id))) {
+            return source.fault(at, &format!("cannot be added: {error}"), "choose another @id", problems);
         }
+        self.texts.insert(id.to_owned(), text);
     }
 }
 
@@ -181,10 +177,8 @@ impl Source<'_> {
     /// A fault that Cedar found.
     fn cedar(&self, error: &DetailedError, problems: &mut Problems) {
         let offset = error.source_locations.first().map_or(0, |label| label.loc.start);
-        let remedy = error
-            .help
-            .as_deref()
-            .unwrap_or("correct the rule; the schema names every attribute");
+        let remedy =
+            error.help.as_deref().unwrap_or("correct the rule; the guardrail schema names every attribute");
         problems.add(
             Position::of_offset(self.text, offset),
             format!("{}: {}", self.name, error.message),
@@ -198,11 +192,7 @@ impl Source<'_> {
     /// Where `rule` stands, searching on from `from`: a set keeps the order of its text.
     fn find(&self, rule: &CedarPolicy, from: &mut usize) -> Position {
         let text = rule.to_cedar().unwrap_or_default();
-        let found = self
-            .text
-            .get(*from..)
-            .and_then(|rest| rest.find(&text))
-            .map_or(*from, |at| *from + at);
+        let found = self.text.get(*from..).and_then(|rest| rest.find(&text)).map_or(*from, |at| *from + at);
         *from = found + text.len();
         Position::of_offset(self.text, found)
     }

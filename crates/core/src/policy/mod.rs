@@ -121,28 +121,14 @@ impl Policy {
                     );
                 }
                 let digest = Digest::of(&canonical);
-                Some(Self {
-                    engine,
-                    document,
-                    rules,
-                    digest,
-                    source: source.into(),
-                })
+                Some(Self { engine, document, rules, digest, source: source.into() })
             }
             (Err(fault), _) => {
-                problems.add(
-                    Position::START,
-                    format!("Cedar does not start: {fault}"),
-                    "report this",
-                );
+                problems.add(Position::START, format!("Cedar does not start: {fault}"), "report this");
                 None
             }
             (_, Err(fault)) => {
-                problems.add(
-                    Position::START,
-                    format!("Cedar refuses the policy: {fault}"),
-                    "report this",
-                );
+                problems.add(Position::START, format!("Cedar refuses the policy: {fault}"), "report this");
                 None
             }
         }
@@ -176,17 +162,12 @@ impl Policy {
 
     /// Its targets, by provider, in the order of the document.
     pub fn targets(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.document
-            .what
-            .iter()
-            .map(|target| (&*target.provider, &target.value))
+        self.document.what.iter().map(|target| (&*target.provider, &target.value))
     }
 
     /// Its target for `provider`.
     pub fn target(&self, provider: &str) -> Option<&Value> {
-        self.targets()
-            .find(|(name, _)| *name == provider)
-            .map(|(_, value)| value)
+        self.targets().find(|(name, _)| *name == provider).map(|(_, value)| value)
     }
 
     /// The longest lifetime of a credential, 60 seconds to 12 hours.

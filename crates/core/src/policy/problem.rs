@@ -22,10 +22,7 @@ impl Position {
         let before = text.get(..offset).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let column = before.get(line_start..).map_or(0, |line| line.chars().count()) + 1;
-        Self {
-            line: before.matches('\n').count() + 1,
-            column,
-        }
+        Self { line: before.matches('\n').count() + 1, column }
     }
 }
 
@@ -44,22 +41,13 @@ pub struct Problem {
 
 impl Problem {
     pub(super) fn new(at: Position, fault: Fault) -> Self {
-        Self {
-            line: at.line,
-            column: at.column,
-            message: fault.message,
-            remedy: fault.remedy,
-        }
+        Self { line: at.line, column: at.column, message: fault.message, remedy: fault.remedy }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}: {}; {}",
-            self.line, self.column, self.message, self.remedy
-        )
+        write!(f, "{}:{}: {}; {}", self.line, self.column, self.message, self.remedy)
     }
 }
 
@@ -72,10 +60,7 @@ pub(super) struct Fault {
 
 impl Fault {
     pub(super) fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            remedy: remedy.into(),
-        }
+        Self { message: message.into(), remedy: remedy.into() }
     }
 }
 

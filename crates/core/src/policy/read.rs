@@ -24,18 +24,12 @@ const MAX_SUBJECT: usize = 255;
 /// Reads a whole document. What could be read is worth nothing if there are problems.
 pub(super) fn document(node: &Node, targets: &dyn Targets, problems: &mut Problems) -> Option<Document> {
     let mut fields = Fields::of(node, Position::START, "the policy", problems)?;
-    let name = fields
-        .require("name", problems)
-        .and_then(|f| f.parse(name::<PolicyName>, problems));
+    let name = fields.require("name", problems).and_then(|f| f.parse(name::<PolicyName>, problems));
     let description = fields.get("description").map(|f| f.parse(description, problems));
     let who = fields.require("who", problems).and_then(|f| who(f, problems));
-    let what = fields
-        .require("what", problems)
-        .and_then(|f| what(f, targets, problems));
+    let what = fields.require("what", problems).and_then(|f| what(f, targets, problems));
     let r#where = fields.get("where").map(|f| r#where(f, problems));
-    let when = fields
-        .get("when")
-        .map_or_else(|| Some(When::default()), |f| when(f, problems));
+    let when = fields.get("when").map_or_else(|| Some(When::default()), |f| when(f, problems));
     let approval = fields.get("approval").map(|f| approval(f, problems));
     fields.finish(problems);
     Some(Document {
@@ -64,12 +58,8 @@ fn written<T>(field: Option<Option<T>>) -> Option<Option<T>> {
 
 fn who(field: Field<'_>, problems: &mut Problems) -> Option<Who> {
     let mut fields = Fields::of(field.node, field.at, "`who`", problems)?;
-    let airflow = fields
-        .require("airflow", problems)
-        .and_then(|f| f.parse(name::<IssuerName>, problems));
-    let dags = fields
-        .require("dags", problems)
-        .and_then(|f| f.list(Glob::parse_anchored, problems));
+    let airflow = fields.require("airflow", problems).and_then(|f| f.parse(name::<IssuerName>, problems));
+    let dags = fields.require("dags", problems).and_then(|f| f.list(Glob::parse_anchored, problems));
     let mut globs =
         |key, parse: fn(&str) -> Result<Glob, Fault>| optional_list(&mut fields, key, parse, problems);
     let tasks = globs("tasks", Glob::parse);
@@ -77,9 +67,8 @@ fn who(field: Field<'_>, problems: &mut Problems) -> Option<Who> {
     let teams = globs("teams", Glob::parse);
     let bundles = globs("bundles", Glob::parse);
     let tags = optional_list(&mut fields, "tags", tag, problems);
-    let attestation = fields
-        .get("attestation")
-        .map_or_else(|| Some(issuer_alone()), |f| f.list(attestation, problems));
+    let attestation =
+        fields.get("attestation").map_or_else(|| Some(issuer_alone()), |f| f.list(attestation, problems));
     fields.finish(problems);
     Some(Who {
         airflow: airflow?,
@@ -110,11 +99,7 @@ fn what(field: Field<'_>, targets: &dyn Targets, problems: &mut Problems) -> Opt
         let value = entry.value.to_json();
         match targets.check(&entry.key, &value) {
             Ok(resource) => {
-                out.push(Target {
-                    provider: entry.key.as_str().into(),
-                    value,
-                    resource: resource.into(),
-                });
+                out.push(Target { provider: entry.key.as_str().into(), value, resource: resource.into() });
             }
             Err(faults) => faults.into_iter().for_each(|fault| {
                 let at = entry.value.position(entry.at, &fault.pointer);
@@ -127,9 +112,7 @@ fn what(field: Field<'_>, targets: &dyn Targets, problems: &mut Problems) -> Opt
 
 fn r#where(field: Field<'_>, problems: &mut Problems) -> Option<Where> {
     let mut fields = Fields::of(field.node, field.at, "`where`", problems)?;
-    let networks = fields
-        .require("networks", problems)
-        .and_then(|f| f.list(network, problems));
+    let networks = fields.require("networks", problems).and_then(|f| f.list(network, problems));
     fields.finish(problems);
     Some(Where { networks: networks? })
 }
@@ -140,9 +123,8 @@ fn when(field: Field<'_>, problems: &mut Problems) -> Option<When> {
     let zone_field = fields.get("timezone");
     let timezone = zone_field.map_or_else(|| Some(Zone::default()), |f| f.parse(Zone::parse, problems));
     let days = optional_list(&mut fields, "days", Day::parse, problems);
-    let max_ttl = fields
-        .get("max_ttl")
-        .map_or_else(|| Some(MaxTtl::default()), |f| f.parse(MaxTtl::parse, problems));
+    let max_ttl =
+        fields.get("max_ttl").map_or_else(|| Some(MaxTtl::default()), |f| f.parse(MaxTtl::parse, problems));
     fields.finish(problems);
     if let (Some(zone), None, true) = (zone_field, hours, days.as_ref().is_some_and(Vec::is_empty)) {
         problems.add(
@@ -151,49 +133,27 @@ fn when(field: Field<'_>, problems: &mut Problems) -> Option<When> {
             "add `hours`, or remove it",
         );
     }
-    Some(When {
-        hours: written(hours)?,
-        timezone: timezone?,
-        days: days?,
-        max_ttl: max_ttl?,
-    })
+    Some(When { hours: written(hours)?, timezone: timezone?, days: days?, max_ttl: max_ttl? })
 }
 
 fn approval(field: Field<'_>, problems: &mut Problems) -> Option<Approval> {
     let mut fields = Fields::of(field.node, field.at, "`approval`", problems)?;
-    let required_for = fields
-        .require("required_for", problems)
-        .and_then(|f| required_for(f, problems));
-    let approvers = fields
-        .require("approvers", problems)
-        .and_then(|f| approvers(f, problems));
+    let required_for = fields.require("required_for", problems).and_then(|f| required_for(f, problems));
+    let approvers = fields.require("approvers", problems).and_then(|f| approvers(f, problems));
     let quorum_field = fields.get("quorum");
     let quorum = quorum_field.map_or(Some(1), |f| quorum(f, problems));
-    let valid_for = fields
-        .get("valid_for")
-        .map_or_else(|| Some(ValidFor::default()), |f| f.parse(valid_for, problems));
+    let valid_for =
+        fields.get("valid_for").map_or_else(|| Some(ValidFor::default()), |f| f.parse(valid_for, problems));
     fields.finish(problems);
     let (approvers, quorum) = (approvers?, quorum?);
     if let Some(field) = quorum_field
         && approvers.groups.is_empty()
         && usize::from(quorum) > approvers.people.len()
     {
-        let message = format!(
-            "`quorum` wants {quorum} approvers and {} are named",
-            approvers.people.len()
-        );
-        problems.add(
-            field.at,
-            message,
-            "name more people, add a group, or lower the quorum",
-        );
+        let message = format!("`quorum` wants {quorum} approvers and {} are named", approvers.people.len());
+        problems.add(field.at, message, "name more people, add a group, or lower the quorum");
     }
-    Some(Approval {
-        required_for: required_for?,
-        approvers,
-        quorum,
-        valid_for: valid_for?,
-    })
+    Some(Approval { required_for: required_for?, approvers, quorum, valid_for: valid_for? })
 }
 
 fn required_for(field: Field<'_>, problems: &mut Problems) -> Option<RequiredFor> {
@@ -202,11 +162,7 @@ fn required_for(field: Field<'_>, problems: &mut Problems) -> Option<RequiredFor
     }
     if !matches!(field.node.kind, Kind::Map(_)) {
         let message = format!("`required_for` is {}, which names no runs", field.node.noun());
-        problems.add(
-            field.at,
-            message,
-            "write `always`, or a mapping such as {run_types: [manual]}",
-        );
+        problems.add(field.at, message, "write `always`, or a mapping such as {run_types: [manual]}");
         return None;
     }
     let mut fields = Fields::of(field.node, field.at, "`required_for`", problems)?;
@@ -214,11 +170,7 @@ fn required_for(field: Field<'_>, problems: &mut Problems) -> Option<RequiredFor
     let dags = optional_list(&mut fields, "dags", Glob::parse, problems);
     let tasks = optional_list(&mut fields, "tasks", Glob::parse, problems);
     fields.finish(problems);
-    let runs = RequiredRuns {
-        run_types: run_types?,
-        dags: dags?,
-        tasks: tasks?,
-    };
+    let runs = RequiredRuns { run_types: run_types?, dags: dags?, tasks: tasks? };
     // A mapping of unknown keys alone must not become a condition that every run meets, or none.
     (runs != RequiredRuns::default()).then_some(RequiredFor::Runs(runs))
 }
@@ -239,9 +191,7 @@ fn optional_list<T>(
     parse: impl Fn(&str) -> Result<T, Fault>,
     problems: &mut Problems,
 ) -> Option<Vec<T>> {
-    fields
-        .get(key)
-        .map_or_else(|| Some(Vec::new()), |field| field.list(parse, problems))
+    fields.get(key).map_or_else(|| Some(Vec::new()), |field| field.list(parse, problems))
 }
 
 /// A name of this product. The shortened form of a text that is too long is no name either.
@@ -262,10 +212,7 @@ fn description(text: &str) -> Result<String, Fault> {
             format!("write 1 to {MAX_DESCRIPTION}"),
         ));
     }
-    if text
-        .chars()
-        .any(|c| (c.is_control() && c != '\n') || deceiving(c))
-    {
+    if text.chars().any(|c| (c.is_control() && c != '\n') || deceiving(c)) {
         return Err(Fault::new("`description` has control characters", "remove them"));
     }
     Ok(text.to_owned())
@@ -284,10 +231,7 @@ fn tag(text: &str) -> Result<String, Fault> {
 fn group(text: &str) -> Result<String, Fault> {
     if text.contains('*') {
         return Err(Fault::new(
-            format!(
-                "{:?} is a pattern, and groups are matched exactly",
-                shortened(text)
-            ),
+            format!("{:?} is a pattern, and groups are matched exactly", shortened(text)),
             "write each group",
         ));
     }
@@ -301,10 +245,7 @@ fn person(text: &str) -> Result<NamedPerson, Fault> {
             "write the issuer's name, a slash and the person's `sub`, such as staff/00u1abcd",
         )
     })?;
-    Ok(NamedPerson {
-        issuer: name(issuer)?,
-        subject: printable(subject, "a subject")?,
-    })
+    Ok(NamedPerson { issuer: name(issuer)?, subject: printable(subject, "a subject")? })
 }
 
 /// 1 to 255 printable ASCII characters, without a space at either end.
@@ -323,21 +264,11 @@ fn printable(text: &str, what: &str) -> Result<String, Fault> {
 }
 
 pub(super) fn attestation(text: &str) -> Result<Attestation, Fault> {
-    let known = [
-        Attestation::Issuer,
-        Attestation::Kubernetes,
-        Attestation::VerifiedClaim,
-    ];
-    known
-        .into_iter()
-        .find(|attestation| attestation.as_str() == text)
-        .ok_or_else(|| {
-            let words = known.map(Attestation::as_str);
-            Fault::new(
-                format!("{:?} is no attestation", shortened(text)),
-                nearest(text, &words),
-            )
-        })
+    let known = [Attestation::Issuer, Attestation::Kubernetes, Attestation::VerifiedClaim];
+    known.into_iter().find(|attestation| attestation.as_str() == text).ok_or_else(|| {
+        let words = known.map(Attestation::as_str);
+        Fault::new(format!("{:?} is no attestation", shortened(text)), nearest(text, &words))
+    })
 }
 
 fn network(text: &str) -> Result<IpNet, Fault> {
@@ -384,11 +315,7 @@ fn quorum(field: Field<'_>, problems: &mut Problems) -> Option<u8> {
     };
     let quorum = quorum.filter(|n| (1..=MAX_QUORUM).contains(n));
     if quorum.is_none() {
-        problems.add(
-            field.at,
-            "`quorum` is not a number of approvers",
-            format!("write 1 to {MAX_QUORUM}"),
-        );
+        problems.add(field.at, "`quorum` is not a number of approvers", format!("write 1 to {MAX_QUORUM}"));
     }
     quorum
 }
@@ -396,10 +323,7 @@ fn quorum(field: Field<'_>, problems: &mut Problems) -> Option<u8> {
 fn valid_for(text: &str) -> Result<ValidFor, Fault> {
     match text {
         "run" => Ok(ValidFor::Run),
-        _ => Err(Fault::new(
-            format!("`valid_for` does not know {:?}", shortened(text)),
-            "write run",
-        )),
+        _ => Err(Fault::new(format!("`valid_for` does not know {:?}", shortened(text)), "write run")),
     }
 }
 

@@ -46,28 +46,19 @@ impl Rule {
 
     /// The rule's id in the policy `name`: `finance-data-publish#when`.
     pub(super) fn id(self, name: &str) -> String {
-        let word = Self::ALL
-            .iter()
-            .find(|(rule, _, _)| *rule == self)
-            .map_or("", |(_, word, _)| word);
+        let word = Self::ALL.iter().find(|(rule, _, _)| *rule == self).map_or("", |(_, word, _)| word);
         format!("{name}#{word}")
     }
 
     /// The rule that an id names.
     pub(super) fn of_id(id: &str) -> Option<Self> {
         let (_, word) = id.split_once('#')?;
-        Self::ALL
-            .iter()
-            .find(|(_, known, _)| *known == word)
-            .map(|(rule, _, _)| *rule)
+        Self::ALL.iter().find(|(_, known, _)| *known == word).map(|(rule, _, _)| *rule)
     }
 
     /// The part of the policy that it stands for.
     pub(super) fn clause(self) -> Clause {
-        Self::ALL
-            .iter()
-            .find(|(rule, _, _)| *rule == self)
-            .map_or(Clause::Error, |(_, _, clause)| *clause)
+        Self::ALL.iter().find(|(rule, _, _)| *rule == self).map_or(Clause::Error, |(_, _, clause)| *clause)
     }
 }
 
@@ -85,23 +76,15 @@ pub(super) struct Rules {
 pub(super) fn compile(document: &Document) -> Result<Rules, String> {
     let mut rules = templates(document).map_err(|e| e.to_string())?.into_iter();
     let set = |templates: Vec<Template>| {
-        let policies = templates
-            .into_iter()
-            .map(to_policy)
-            .collect::<Result<Vec<_>, _>>()?;
+        let policies = templates.into_iter().map(to_policy).collect::<Result<Vec<_>, _>>()?;
         PolicySet::from_policies(policies).map_err(|e| e.to_string())
     };
     let who = set(rules.by_ref().take(1).collect())?;
-    Ok(Rules {
-        who,
-        forbids: set(rules.collect())?,
-    })
+    Ok(Rules { who, forbids: set(rules.collect())? })
 }
 
 fn to_policy(template: Template) -> Result<Policy, String> {
-    let rule = template
-        .try_into()
-        .map_err(|e: ContainsSlotError| e.to_string())?;
+    let rule = template.try_into().map_err(|e: ContainsSlotError| e.to_string())?;
     let policy = Policy::from_pst(CedarPolicy::Static(rule)).map_err(|e| e.to_string())?;
     // Keeps what is evaluated and drops the syntax tree beside it, a quarter of a compiled policy's memory.
     Ok(Policy::from(policy.as_ref().clone()))
@@ -132,11 +115,7 @@ pub(super) fn templates(document: &Document) -> Result<Vec<Template>, PstConstru
 fn rule(name: &str, rule: Rule, condition: Condition) -> Result<Template, PstConstructionError> {
     Template::new(
         rule.id(name).as_str(),
-        if rule == Rule::Who {
-            Effect::Permit
-        } else {
-            Effect::Forbid
-        },
+        if rule == Rule::Who { Effect::Permit } else { Effect::Forbid },
         PrincipalConstraint::Is(tree::entity_type(RUN)?),
         ActionConstraint::Eq(tree::entity(ACTION, ISSUE)?),
         ResourceConstraint::Eq(EntityOrSlot::Entity(tree::entity(POLICY, name)?)),
@@ -145,20 +124,9 @@ fn rule(name: &str, rule: Rule, condition: Condition) -> Result<Template, PstCon
 }
 
 fn who(who: &Who) -> Tree {
-    let Who {
-        airflow,
-        dags,
-        tasks,
-        run_types,
-        teams,
-        bundles,
-        tags,
-        attestation: _,
-    } = who;
-    let mut all = vec![
-        binary(principal("issuer"), BinaryOp::Eq, text(airflow.as_str())),
-        one_of("dag_id", dags),
-    ];
+    let Who { airflow, dags, tasks, run_types, teams, bundles, tags, attestation: _ } = who;
+    let mut all =
+        vec![binary(principal("issuer"), BinaryOp::Eq, text(airflow.as_str())), one_of("dag_id", dags)];
     if !tasks.is_empty() {
         all.push(one_of("task_id", tasks));
     }
@@ -176,10 +144,7 @@ fn who(who: &Who) -> Tree {
 }
 
 fn attestation(who: &Who) -> Tree {
-    exactly(
-        principal("attestation"),
-        &who.attestation.iter().map(|way| way.as_str()).collect::<Vec<_>>(),
-    )
+    exactly(principal("attestation"), &who.attestation.iter().map(|way| way.as_str()).collect::<Vec<_>>())
 }
 
 fn networks(r#where: &Where) -> Tree {
@@ -199,20 +164,15 @@ fn open(when: &When) -> Option<Tree> {
     let with = |hours: Tree, day: Option<Tree>| and(std::iter::once(hours).chain(day).collect());
     match when.hours {
         None => on("weekday"),
-        Some(hours) if hours.wraps() => Some(or(vec![
-            with(since(hours), on("weekday")),
-            with(until(hours), on("yesterday")),
-        ])),
+        Some(hours) if hours.wraps() => {
+            Some(or(vec![with(since(hours), on("weekday")), with(until(hours), on("yesterday"))]))
+        }
         Some(hours) => Some(with(and(vec![since(hours), until(hours)]), on("weekday"))),
     }
 }
 
 fn since(hours: Hours) -> Tree {
-    binary(
-        context("local_minute"),
-        BinaryOp::GreaterEq,
-        long(hours.open.into()),
-    )
+    binary(context("local_minute"), BinaryOp::GreaterEq, long(hours.open.into()))
 }
 
 fn until(hours: Hours) -> Tree {
@@ -229,21 +189,12 @@ fn lifetime(when: &When) -> Tree {
 
 /// The conditions under which an approval is needed. A run that does not say its type needs it.
 fn required(required_for: &RequiredFor) -> Vec<Tree> {
-    let RequiredFor::Runs(RequiredRuns {
-        run_types,
-        dags,
-        tasks,
-    }) = required_for
-    else {
+    let RequiredFor::Runs(RequiredRuns { run_types, dags, tasks }) = required_for else {
         return Vec::new();
     };
     let mut all = Vec::new();
     if !run_types.is_empty() {
-        all.push(if_else(
-            principal_has("run_type"),
-            one_of("run_type", run_types),
-            boolean(true),
-        ));
+        all.push(if_else(principal_has("run_type"), one_of("run_type", run_types), boolean(true)));
     }
     if !dags.is_empty() {
         all.push(one_of("dag_id", dags));
@@ -262,11 +213,7 @@ fn one_of(claim: &str, globs: &[Glob]) -> Tree {
         let names: Vec<_> = exact.into_iter().map(Glob::as_str).collect();
         any.push(exactly(principal(claim), &names));
     }
-    any.extend(
-        patterns
-            .into_iter()
-            .map(|glob| like(principal(claim), glob.as_str())),
-    );
+    any.extend(patterns.into_iter().map(|glob| like(principal(claim), glob.as_str())));
     or(any)
 }
 
@@ -290,10 +237,7 @@ impl Rules {
         let rules = self.who.policies().chain(self.forbids.policies());
         let texts = rules.map(|rule| format!("// {}\n{}", rule.id(), rule.to_cedar().unwrap_or_default()));
         let text = texts.collect::<Vec<_>>().join("\n");
-        let config = cedar_policy_formatter::Config {
-            line_width: 100,
-            indent_width: 2,
-        };
+        let config = cedar_policy_formatter::Config { line_width: 100, indent_width: 2 };
         cedar_policy_formatter::policies_str_to_pretty(&text, &config).unwrap_or(text)
     }
 }

@@ -27,16 +27,26 @@ pub fn policy_schema(targets: &[(&str, Schema)]) -> Value {
         "minProperties": 1,
     });
     if let Some(object) = schema.as_object_mut() {
-        object.insert(
-            "$schema".into(),
-            "https://json-schema.org/draft/2020-12/schema".into(),
-        );
+        object.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
         if let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) {
             properties.insert("what".into(), what);
         }
         object.insert("$defs".into(), Value::Object(definitions));
     }
+    drop_null_defaults(&mut schema);
     schema
+}
+
+/// A key that may be left out is not a key that may be null.
+fn drop_null_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            object.retain(|key, value| key != "default" || !value.is_null());
+            object.values_mut().for_each(drop_null_defaults);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_null_defaults),
+        _ => {}
+    }
 }
 
 /// Moves a target's own definitions to the root under its provider's name: `#/$defs/aws.Statement`.
@@ -66,9 +76,7 @@ fn rename_references(provider: &str, schema: &mut Value) {
                 }
             }
         }
-        Value::Array(items) => items
-            .iter_mut()
-            .for_each(|item| rename_references(provider, item)),
+        Value::Array(items) => items.iter_mut().for_each(|item| rename_references(provider, item)),
         _ => {}
     }
 }

@@ -33,22 +33,17 @@ const DAYS: [(&str, civil::Weekday); 7] = [
 
 impl Day {
     pub(super) fn parse(text: &str) -> Result<Self, Fault> {
-        DAYS.iter()
-            .find(|(name, _)| *name == text)
-            .map(|(_, day)| Self(*day))
-            .ok_or_else(|| {
-                Fault::new(
-                    format!("{:?} is no day", shortened(text)),
-                    "write mon, tue, wed, thu, fri, sat or sun",
-                )
-            })
+        DAYS.iter().find(|(name, _)| *name == text).map(|(_, day)| Self(*day)).ok_or_else(|| {
+            Fault::new(
+                format!("{:?} is no day", shortened(text)),
+                "write mon, tue, wed, thu, fri, sat or sun",
+            )
+        })
     }
 
     /// The word in policies and in Cedar.
     pub(super) fn as_str(self) -> &'static str {
-        DAYS.iter()
-            .find(|(_, day)| *day == self.0)
-            .map_or("", |(name, _)| name)
+        DAYS.iter().find(|(_, day)| *day == self.0).map_or("", |(name, _)| name)
     }
 }
 
@@ -73,17 +68,10 @@ pub(super) struct Hours {
 impl Hours {
     pub(super) fn parse(text: &str) -> Result<Self, Fault> {
         let fault = |what: &str, remedy: &str| Fault::new(format!("{:?} {what}", shortened(text)), remedy);
-        let form = || {
-            fault(
-                "is not hours of a day",
-                "write HH:MM-HH:MM from 00:00 to 23:59, such as 01:00-05:00",
-            )
-        };
+        let form =
+            || fault("is not hours of a day", "write HH:MM-HH:MM from 00:00 to 23:59, such as 01:00-05:00");
         let (open, close) = text.split_once('-').ok_or_else(form)?;
-        let hours = Self {
-            open: minutes(open).ok_or_else(form)?,
-            close: minutes(close).ok_or_else(form)?,
-        };
+        let hours = Self { open: minutes(open).ok_or_else(form)?, close: minutes(close).ok_or_else(form)? };
         if hours.open == hours.close {
             return Err(fault(
                 "begins and ends at the same minute, which could mean never or always",
@@ -102,14 +90,7 @@ impl Hours {
 impl fmt::Display for Hours {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { open, close } = self;
-        write!(
-            f,
-            "{:02}:{:02}-{:02}:{:02}",
-            open / 60,
-            open % 60,
-            close / 60,
-            close % 60
-        )
+        write!(f, "{:02}:{:02}-{:02}:{:02}", open / 60, open % 60, close / 60, close % 60)
     }
 }
 
@@ -132,10 +113,7 @@ fn minutes(text: &str) -> Option<u16> {
     let (hour, minute) = text.split_once(':')?;
     let two = |part: &str, limit: u16| {
         let digits = part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
-        digits
-            .then(|| part.parse().ok())
-            .flatten()
-            .filter(|value: &u16| *value < limit)
+        digits.then(|| part.parse().ok()).flatten().filter(|value: &u16| *value < limit)
     };
     Some(two(hour, 24)? * 60 + two(minute, 60)?)
 }
@@ -164,11 +142,7 @@ impl Zone {
         let local = self.0.to_datetime(now);
         let minute = i64::from(local.hour()) * 60 + i64::from(local.minute());
         let weekday = local.date().weekday();
-        Wall {
-            minute,
-            weekday: Day(weekday),
-            yesterday: Day(weekday.previous()),
-        }
+        Wall { minute, weekday: Day(weekday), yesterday: Day(weekday.previous()) }
     }
 }
 
@@ -212,13 +186,7 @@ pub(super) struct Wall {
 
 impl fmt::Display for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:02}:{:02} on {}",
-            self.minute / 60,
-            self.minute % 60,
-            self.weekday.as_str()
-        )
+        write!(f, "{:02}:{:02} on {}", self.minute / 60, self.minute % 60, self.weekday.as_str())
     }
 }
 
@@ -230,10 +198,7 @@ impl MaxTtl {
     pub(super) fn parse(text: &str) -> Result<Self, Fault> {
         let ttl = duration(text)?;
         if ttl < SHORTEST_TTL || ttl > LONGEST_TTL {
-            return Err(Fault::new(
-                format!("{text:?} is out of bounds"),
-                "write a lifetime from 60s to 12h",
-            ));
+            return Err(Fault::new(format!("{text:?} is out of bounds"), "write a lifetime from 60s to 12h"));
         }
         Ok(Self(ttl))
     }

@@ -20,12 +20,7 @@ impl Policy {
             Rule::MaxTtl => self.max_ttl_words(ask.ttl),
             Rule::Approval => self.approval_words(),
         };
-        Reason {
-            rule: rule.id(self.name().as_str()),
-            clause: rule.clause(),
-            message,
-            remedy,
-        }
+        Reason { rule: rule.id(self.name().as_str()), clause: rule.clause(), message, remedy }
     }
 
     fn who_words(&self, run: &Run) -> (String, String) {
@@ -56,22 +51,13 @@ impl Policy {
     }
 
     fn where_words(&self, ask: &Ask<'_>) -> (String, String) {
-        let networks = self
-            .document
-            .r#where
-            .iter()
-            .flat_map(|w| &w.networks)
-            .map(ToString::to_string);
+        let networks = self.document.r#where.iter().flat_map(|w| &w.networks).map(ToString::to_string);
         let from = ask.source_ip.map_or_else(
             || "The caller's address is not known".to_owned(),
             |ip| format!("The request came from {}", ip.to_canonical()),
         );
         (
-            format!(
-                "{from}; {} is open to {}.",
-                self.name(),
-                networks.collect::<Vec<_>>().join(", ")
-            ),
+            format!("{from}; {} is open to {}.", self.name(), networks.collect::<Vec<_>>().join(", ")),
             "Run the task in one of these networks, or have its network added to `where.networks`.".into(),
         )
     }
@@ -92,11 +78,7 @@ impl Policy {
     fn max_ttl_words(&self, ttl: SignedDuration) -> (String, String) {
         let longest = show(self.max_ttl());
         (
-            format!(
-                "A lifetime of {} was asked for; {} allows {longest}.",
-                show(ttl),
-                self.name()
-            ),
+            format!("A lifetime of {} was asked for; {} allows {longest}.", show(ttl), self.name()),
             format!("Ask for at least 1s and at most {longest}."),
         )
     }
@@ -111,11 +93,7 @@ impl Policy {
 
     /// Why a person or a service is denied.
     pub(super) fn not_a_run(&self, principal: &Principal) -> Reason {
-        let kind = if matches!(principal, Principal::Person(_)) {
-            "a person"
-        } else {
-            "a service"
-        };
+        let kind = if matches!(principal, Principal::Person(_)) { "a person" } else { "a service" };
         Reason {
             rule: Rule::Who.id(self.name().as_str()),
             clause: Clause::Who,

@@ -65,10 +65,7 @@ pub(super) fn parse(source: &str, problems: &mut Problems) -> Option<Node> {
             );
             problems.add(
                 at,
-                format!(
-                    "this is not a document that can be read: {}",
-                    error.without_snippet()
-                ),
+                format!("this is not a document that can be read: {}", error.without_snippet()),
                 remedy,
             );
             None
@@ -127,10 +124,7 @@ impl Node {
             Kind::Number(value) => Value::Number(value.clone()),
             Kind::Text(value) => Value::String(value.clone()),
             Kind::List(items) => items.iter().map(Self::to_json).collect(),
-            Kind::Map(entries) => entries
-                .iter()
-                .map(|e| (e.key.clone(), e.value.to_json()))
-                .collect(),
+            Kind::Map(entries) => entries.iter().map(|e| (e.key.clone(), e.value.to_json())).collect(),
         }
     }
 
@@ -152,11 +146,9 @@ impl Node {
         for token in pointer.split('/').skip(1) {
             let token = token.replace("~1", "/").replace("~0", "~");
             let next = match &node.kind {
-                Kind::List(items) => token
-                    .parse()
-                    .ok()
-                    .and_then(|i: usize| items.get(i))
-                    .map(|item| (item, item.at)),
+                Kind::List(items) => {
+                    token.parse().ok().and_then(|i: usize| items.get(i)).map(|item| (item, item.at))
+                }
                 Kind::Map(entries) => entries.iter().find(|e| e.key == token).map(|e| (&e.value, e.at)),
                 _ => None,
             };
@@ -170,20 +162,14 @@ impl Node {
 impl From<Location> for Position {
     fn from(location: Location) -> Self {
         let place = |n: u64| usize::try_from(n).unwrap_or(1).max(1);
-        Self {
-            line: place(location.line()),
-            column: place(location.column()),
-        }
+        Self { line: place(location.line()), column: place(location.column()) }
     }
 }
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Kind>::deserialize(deserializer)?;
-        Ok(Self {
-            at: spanned.referenced.into(),
-            kind: spanned.value,
-        })
+        Ok(Self { at: spanned.referenced.into(), kind: spanned.value })
     }
 }
 
@@ -216,9 +202,7 @@ impl<'de> Visitor<'de> for KindVisitor {
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<Kind, E> {
         if value.unsigned_abs() > MAX_INTEGER {
-            return Err(E::custom(
-                "the number is larger than 2^53 - 1, so it has to be text in quotes",
-            ));
+            return Err(E::custom("the number is larger than 2^53 - 1, so it has to be text in quotes"));
         }
         Ok(Kind::Number(value.into()))
     }
@@ -228,9 +212,7 @@ impl<'de> Visitor<'de> for KindVisitor {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Kind, E> {
-        Number::from_f64(value)
-            .map(Kind::Number)
-            .ok_or_else(|| E::custom("the number is not finite"))
+        Number::from_f64(value).map(Kind::Number).ok_or_else(|| E::custom("the number is not finite"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Kind, E> {
@@ -248,11 +230,7 @@ impl<'de> Visitor<'de> for KindVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Kind, A::Error> {
         let mut entries = Vec::new();
         while let Some((key, value)) = access.next_entry::<Spanned<String>, Node>()? {
-            entries.push(Entry {
-                at: key.referenced.into(),
-                key: key.value,
-                value,
-            });
+            entries.push(Entry { at: key.referenced.into(), key: key.value, value });
         }
         Ok(Kind::Map(entries))
     }

@@ -13,9 +13,7 @@ fn who(more: &str) -> Policy {
 fn a_named_run_is_permitted_by_its_rule() {
     assert_eq!(
         Case::of(run()).decide(&compile(&minimal(""))),
-        Decision::Permit {
-            rules: vec!["p#who".into()]
-        }
+        Decision::Permit { rules: vec!["p#who".into()] }
     );
 }
 
@@ -23,10 +21,10 @@ type Change = fn(&mut Run);
 
 #[test]
 fn every_part_of_who_has_to_match() {
-    let policy = compile(&minimal("").replace(
-        "dags: [d]",
-        "dags: [d]\n  tasks: [t]\n  run_types: [scheduled]\n  teams: [a, 'b*']",
-    ));
+    let policy = compile(
+        &minimal("")
+            .replace("dags: [d]", "dags: [d]\n  tasks: [t]\n  run_types: [scheduled]\n  teams: [a, 'b*']"),
+    );
     let named = run_with(|run| run.team = Some("bb".parse().unwrap()));
     assert!(permitted(&Case::of(named.clone()).decide(&policy)));
     let others: [(&str, Change); 6] = [
@@ -42,22 +40,13 @@ fn every_part_of_who_has_to_match() {
         change(&mut run);
         let (named, reasons) = denial(Case::of(run).decide(&policy));
         assert!(!named, "{what}");
-        assert_eq!(
-            reasons.iter().map(|r| r.rule.as_str()).collect::<Vec<_>>(),
-            ["p#who"],
-            "{what}"
-        );
+        assert_eq!(reasons.iter().map(|r| r.rule.as_str()).collect::<Vec<_>>(), ["p#who"], "{what}");
     }
 }
 
 #[test]
 fn an_absent_claim_never_matches() {
-    for (key, pattern) in [
-        ("run_types", "scheduled"),
-        ("teams", "a*"),
-        ("bundles", "b*"),
-        ("tags", "t"),
-    ] {
+    for (key, pattern) in [("run_types", "scheduled"), ("teams", "a*"), ("bundles", "b*"), ("tags", "t")] {
         let policy = who(&format!("{key}: ['{pattern}']"));
         let bare = run_with(|run| run.run_type = None);
         assert_eq!(clauses(Case::of(bare).decide(&policy)), [Clause::Who], "{key}");
@@ -110,10 +99,7 @@ fn people_and_services_are_never_named() {
         groups: BTreeSet::new(),
     });
     for principal in [person, service] {
-        let case = Case {
-            principal,
-            ..Case::of(run())
-        };
+        let case = Case { principal, ..Case::of(run()) };
         let (named, reasons) = denial(case.decide(&compile(&minimal(""))));
         assert!(!named);
         assert_eq!(reasons[0].clause, Clause::Who);
@@ -125,55 +111,34 @@ fn the_issuers_word_is_wanted_unless_the_policy_says_otherwise() {
     let kubernetes = run_with(|run| run.attestation = Attestation::Kubernetes);
     let (named, reasons) = denial(Case::of(kubernetes.clone()).decide(&compile(&minimal(""))));
     assert!(named, "a run that the policy names learns what is missing");
-    assert_eq!(
-        (reasons[0].rule.as_str(), reasons[0].clause),
-        ("p#attestation", Clause::Attestation)
-    );
-    assert_eq!(
-        reasons[0].message,
-        "The run was proven by kubernetes; p accepts issuer."
-    );
-    assert!(permitted(
-        &Case::of(kubernetes).decide(&who("attestation: [kubernetes]"))
-    ));
+    assert_eq!((reasons[0].rule.as_str(), reasons[0].clause), ("p#attestation", Clause::Attestation));
+    assert_eq!(reasons[0].message, "The run was proven by kubernetes; p accepts issuer.");
+    assert!(permitted(&Case::of(kubernetes).decide(&who("attestation: [kubernetes]"))));
     let claimed = run_with(|run| run.attestation = Attestation::VerifiedClaim);
     assert_eq!(
         clauses(Case::of(claimed.clone()).decide(&who("attestation: [kubernetes, issuer]"))),
         [Clause::Attestation]
     );
-    assert!(permitted(
-        &Case::of(claimed).decide(&who("attestation: [issuer, verified-claim]"))
-    ));
+    assert!(permitted(&Case::of(claimed).decide(&who("attestation: [issuer, verified-claim]"))));
 }
 
 #[test]
 fn a_target_that_the_policy_lacks_is_denied_to_those_it_names() {
     let policy = compile(&minimal(""));
-    let mut case = Case {
-        provider: "snowflake".into(),
-        ..Case::of(run())
-    };
+    let mut case = Case { provider: "snowflake".into(), ..Case::of(run()) };
     let (named, reasons) = denial(case.decide(&policy));
     assert!(named);
-    assert_eq!(
-        (reasons[0].rule.as_str(), reasons[0].clause),
-        ("p#what", Clause::What)
-    );
+    assert_eq!((reasons[0].rule.as_str(), reasons[0].clause), ("p#what", Clause::What));
     assert_eq!(reasons[0].remedy, "Ask for aws.");
     case.principal = Principal::Run(run_with(|run| run.dag_id = "other".parse().unwrap()));
     let (named, reasons) = denial(case.decide(&policy));
     assert!(!named);
-    assert_eq!(
-        reasons.iter().map(|r| r.clause).collect::<Vec<_>>(),
-        [Clause::Who, Clause::What]
-    );
+    assert_eq!(reasons.iter().map(|r| r.clause).collect::<Vec<_>>(), [Clause::Who, Clause::What]);
 }
 
 #[test]
 fn only_the_networks_may_ask() {
-    let policy = compile(&minimal(
-        "where:\n  networks: [10.0.0.0/8, 'fd00::/8', 192.0.2.7/32]\n",
-    ));
+    let policy = compile(&minimal("where:\n  networks: [10.0.0.0/8, 'fd00::/8', 192.0.2.7/32]\n"));
     for (ip, open) in [
         ("10.255.0.1", true),
         ("11.0.0.1", false),
@@ -203,15 +168,8 @@ fn an_unknown_address_is_in_no_network() {
     let policy = compile(&minimal("where:\n  networks: [10.0.0.0/8]\n"));
     let (_, reasons) = denial(Case::of(run()).decide(&policy));
     assert_eq!(reasons[0].clause, Clause::Where);
-    assert!(
-        reasons[0]
-            .message
-            .starts_with("The caller's address is not known")
-    );
-    assert!(
-        permitted(&Case::of(run()).decide(&compile(&minimal("")))),
-        "without `where` it does not matter"
-    );
+    assert!(reasons[0].message.starts_with("The caller's address is not known"));
+    assert!(permitted(&Case::of(run()).decide(&compile(&minimal("")))), "without `where` it does not matter");
 }
 
 fn opening(when: &str, times: &[(&str, bool)]) {
@@ -253,11 +211,7 @@ fn hours_that_pass_midnight_belong_to_the_day_on_which_they_begin() {
     );
     opening(
         "when:\n  hours: '22:00-06:00'\n",
-        &[
-            ("2026-11-27T23:00:00Z", true),
-            ("2026-11-28T00:00:00Z", true),
-            ("2026-11-28T12:00:00Z", false),
-        ],
+        &[("2026-11-27T23:00:00Z", true), ("2026-11-28T00:00:00Z", true), ("2026-11-28T12:00:00Z", false)],
     );
     opening(
         "when:\n  hours: '18:00-00:00'\n",
@@ -285,11 +239,7 @@ fn skipped_minutes_do_not_open_and_repeated_ones_open_twice() {
 fn days_alone_open_the_whole_day() {
     opening(
         "when:\n  timezone: Asia/Tokyo\n  days: [sat, sun]\n",
-        &[
-            ("2026-11-27T15:00:00Z", true),
-            ("2026-11-27T14:59:59Z", false),
-            ("2026-11-29T14:59:59Z", true),
-        ],
+        &[("2026-11-27T15:00:00Z", true), ("2026-11-27T14:59:59Z", false), ("2026-11-29T14:59:59Z", true)],
     );
 }
 
@@ -317,13 +267,7 @@ fn a_closed_policy_says_when_it_opens() {
 #[test]
 fn no_lifetime_passes_the_ceiling() {
     let policy = compile(&minimal("when: {max_ttl: 30m}\n"));
-    let ttl = |ttl| {
-        Case {
-            ttl,
-            ..Case::of(run())
-        }
-        .decide(&policy)
-    };
+    let ttl = |ttl| Case { ttl, ..Case::of(run()) }.decide(&policy);
     assert!(permitted(&ttl(SignedDuration::from_mins(30))));
     assert!(permitted(&ttl(SignedDuration::from_secs(1))));
     for bad in [
@@ -338,10 +282,7 @@ fn no_lifetime_passes_the_ceiling() {
     }
     let (_, reasons) = denial(ttl(SignedDuration::from_hours(1)));
     assert_eq!(reasons[0].rule, "p#max_ttl");
-    assert_eq!(
-        reasons[0].message,
-        "A lifetime of 1h was asked for; p allows 30m."
-    );
+    assert_eq!(reasons[0].message, "A lifetime of 1h was asked for; p allows 30m.");
 }
 
 fn approval(required_for: &str) -> Policy {
@@ -354,39 +295,14 @@ fn approval(required_for: &str) -> Policy {
 fn an_approval_is_wanted_and_suffices() {
     let policy = approval("{run_types: [manual], tasks: ['t*']}");
     let manual = run_with(|run| run.run_type = Some("manual".parse().unwrap()));
-    assert!(
-        permitted(&Case::of(run()).decide(&policy)),
-        "a scheduled run needs none"
-    );
+    assert!(permitted(&Case::of(run()).decide(&policy)), "a scheduled run needs none");
     let case = Case::of(manual.clone());
-    assert_eq!(
-        case.decide(&policy),
-        Decision::NeedsGrant {
-            rules: vec!["p#approval".into()]
-        }
-    );
-    assert!(permitted(
-        &Case {
-            approved: true,
-            ..case
-        }
-        .decide(&policy)
-    ));
-    let other_task = Run {
-        task_id: "u".parse().unwrap(),
-        ..manual
-    };
-    assert!(
-        permitted(&Case::of(other_task).decide(&policy)),
-        "every key has to match"
-    );
+    assert_eq!(case.decide(&policy), Decision::NeedsGrant { rules: vec!["p#approval".into()] });
+    assert!(permitted(&Case { approved: true, ..case }.decide(&policy)));
+    let other_task = Run { task_id: "u".parse().unwrap(), ..manual };
+    assert!(permitted(&Case::of(other_task).decide(&policy)), "every key has to match");
     let needs = Case::of(run()).decide(&approval("always"));
-    assert_eq!(
-        needs,
-        Decision::NeedsGrant {
-            rules: vec!["p#approval".into()]
-        }
-    );
+    assert_eq!(needs, Decision::NeedsGrant { rules: vec!["p#approval".into()] });
 }
 
 #[test]
@@ -403,17 +319,11 @@ fn nobody_is_asked_to_approve_what_would_be_denied_anyway() {
     ));
     let (named, reasons) = denial(Case::of(run()).from("192.0.2.1").decide(&policy));
     assert!(named);
-    assert_eq!(
-        reasons.iter().map(|r| r.clause).collect::<Vec<_>>(),
-        [Clause::Where, Clause::Approval]
-    );
+    assert_eq!(reasons.iter().map(|r| r.clause).collect::<Vec<_>>(), [Clause::Where, Clause::Approval]);
     assert_eq!(reasons[1].remedy, "Ask a member of g to approve it.");
     let unnamed = run_with(|run| run.dag_id = "e".parse().unwrap());
     assert!(!denial(Case::of(unnamed).from("10.0.0.1").decide(&policy)).0);
-    let long = Case {
-        ttl: SignedDuration::from_hours(2),
-        ..Case::of(run()).from("10.0.0.1")
-    };
+    let long = Case { ttl: SignedDuration::from_hours(2), ..Case::of(run()).from("10.0.0.1") };
     assert_eq!(clauses(long.decide(&policy)), [Clause::When, Clause::Approval]);
 }
 
@@ -438,19 +348,14 @@ fn approvers_are_groups_and_people_by_issuer_and_subject() {
 
 #[test]
 fn every_clause_that_denies_is_told() {
-    let policy = compile(&minimal(
-        "where: {networks: [10.0.0.0/8]}\nwhen: {hours: '00:00-01:00', max_ttl: 5m}\n",
-    ));
+    let policy =
+        compile(&minimal("where: {networks: [10.0.0.0/8]}\nwhen: {hours: '00:00-01:00', max_ttl: 5m}\n"));
     let run = run_with(|run| run.attestation = Attestation::Kubernetes);
     let (named, reasons) = denial(Case::of(run).from("192.0.2.1").decide(&policy));
     assert!(named);
     let rules: Vec<_> = reasons.iter().map(|r| r.rule.as_str()).collect();
     assert_eq!(rules, ["p#attestation", "p#where", "p#when", "p#max_ttl"]);
-    assert!(
-        reasons
-            .iter()
-            .all(|r| !r.message.is_empty() && !r.remedy.is_empty())
-    );
+    assert!(reasons.iter().all(|r| !r.message.is_empty() && !r.remedy.is_empty()));
 }
 
 #[test]

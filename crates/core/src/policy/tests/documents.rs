@@ -30,18 +30,12 @@ fn the_parts_are_there() {
     assert_eq!(policy.issuer().as_str(), "prod");
     assert_eq!(policy.max_ttl(), SignedDuration::from_mins(30));
     assert_eq!(policy.source(), EXAMPLE);
-    assert_eq!(
-        policy.targets().map(|(name, _)| name).collect::<Vec<_>>(),
-        ["aws", "bigquery", "snowflake"]
-    );
+    assert_eq!(policy.targets().map(|(name, _)| name).collect::<Vec<_>>(), ["aws", "bigquery", "snowflake"]);
     assert_eq!(policy.target("snowflake").unwrap()["user"], "FINANCE_SVC");
     assert!(policy.target("api").is_none());
     let approval = policy.approval().unwrap();
     assert_eq!((approval.quorum(), approval.valid_for()), (1, ValidFor::Run));
-    assert_eq!(
-        approval.approvers().groups().collect::<Vec<_>>(),
-        ["finance-admins"]
-    );
+    assert_eq!(approval.approvers().groups().collect::<Vec<_>>(), ["finance-admins"]);
     assert!(format!("{policy:?}").contains("sha256:"));
 }
 
@@ -50,10 +44,7 @@ fn the_cedar_text_is_what_decides() {
     let policy = compile(EXAMPLE);
     let text = policy.cedar();
     for rule in ["who", "attestation", "where", "when", "max_ttl", "approval"] {
-        assert!(
-            text.contains(&format!("// finance-data-publish#{rule}\n")),
-            "{rule}\n{text}"
-        );
+        assert!(text.contains(&format!("// finance-data-publish#{rule}\n")), "{rule}\n{text}");
     }
     let read: cedar_policy::PolicySet = text.parse().unwrap();
     let original = policy.rules.who.policies().chain(policy.rules.forbids.policies());
@@ -93,10 +84,7 @@ fn schema() -> Value {
             "properties": { "role": { "type": "string" }, "more": { "$ref": "#/$defs/More" } },
             "$defs": { "More": { "type": "array", "items": { "$ref": "#/$defs/Item" } }, "Item": { "type": "string" } },
         });
-        schema
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
+        schema.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         schemars::Schema::try_from(schema).unwrap()
     };
     policy_schema(&[
@@ -129,16 +117,9 @@ fn the_schema_names_the_keys_that_the_reader_takes() {
         ("`approvers`", "/$defs/Approvers"),
     ] {
         let unknown = format!("{owner} has no key `zzzz`");
-        let problem = problems
-            .iter()
-            .find(|p| p.message == unknown)
-            .unwrap_or_else(|| panic!("{unknown}"));
-        let known = problem
-            .remedy
-            .trim_start_matches("write one of ")
-            .split(", ")
-            .map(str::to_owned)
-            .collect();
+        let problem = problems.iter().find(|p| p.message == unknown).unwrap_or_else(|| panic!("{unknown}"));
+        let known =
+            problem.remedy.trim_start_matches("write one of ").split(", ").map(str::to_owned).collect();
         assert_eq!(definition(path), known, "{owner}");
         seen += 1;
     }
@@ -157,17 +138,10 @@ fn the_schema_is_closed_and_merges_the_targets() {
     assert_eq!(schema["$defs"]["aws.More"]["items"]["$ref"], "#/$defs/aws.Item");
     assert_eq!(schema["$defs"]["api.Item"]["type"], "string");
     let text = schema.to_string();
-    assert!(!text.contains("\"null\""), "no key takes null: {text}");
-    for described in [
-        "/properties/name",
-        "/properties/who",
-        "/$defs/When/properties/hours",
-        "/$defs/Pattern",
-    ] {
-        assert!(
-            schema.pointer(described).unwrap()["description"].is_string(),
-            "{described}"
-        );
+    assert!(!text.contains("null"), "no key takes null: {text}");
+    for described in ["/properties/name", "/properties/who", "/$defs/When/properties/hours", "/$defs/Pattern"]
+    {
+        assert!(schema.pointer(described).unwrap()["description"].is_string(), "{described}");
     }
 }
 
@@ -191,10 +165,7 @@ fn a_difference_is_told_in_words_and_lines() {
     }
     assert_eq!(diff(EXAMPLE, EXAMPLE), "");
     let comment = diff(EXAMPLE, &format!("{EXAMPLE}# more\n"));
-    assert!(
-        comment.starts_with("--- old"),
-        "a comment changes no meaning: {comment}"
-    );
+    assert!(comment.starts_with("--- old"), "a comment changes no meaning: {comment}");
     assert!(diff("", EXAMPLE).contains("+name: finance-data-publish"));
     assert!(diff("{", EXAMPLE).starts_with("--- old"));
 }

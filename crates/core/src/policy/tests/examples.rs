@@ -16,10 +16,7 @@ fn texts(folder: &str, suffix: &str) -> Vec<(String, String)> {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.to_str().unwrap().ends_with(suffix))
         .map(|path| {
-            (
-                path.file_name().unwrap().to_str().unwrap().to_owned(),
-                std::fs::read_to_string(&path).unwrap(),
-            )
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read_to_string(&path).unwrap())
         })
         .collect();
     texts.sort();
@@ -27,17 +24,11 @@ fn texts(folder: &str, suffix: &str) -> Vec<(String, String)> {
 }
 
 fn policies() -> BTreeMap<PolicyName, Policy> {
-    let documents = texts("policies", ".yaml")
-        .into_iter()
-        .filter(|(name, _)| !name.ends_with(".test.yaml"));
+    let documents = texts("policies", ".yaml").into_iter().filter(|(name, _)| !name.ends_with(".test.yaml"));
     documents
         .map(|(file, text)| {
             let policy = compile(&text);
-            assert_eq!(
-                file,
-                format!("{}.yaml", policy.name()),
-                "a policy's file has its name"
-            );
+            assert_eq!(file, format!("{}.yaml", policy.name()), "a policy's file has its name");
             (policy.name().clone(), policy)
         })
         .collect()
@@ -63,10 +54,7 @@ fn every_example_passes_its_tests() {
             tested.insert(outcome.policy);
         }
     }
-    assert!(
-        tested.iter().eq(policies.keys()),
-        "every example has tests: {tested:?}"
-    );
+    assert!(tested.iter().eq(policies.keys()), "every example has tests: {tested:?}");
     for guardrail in guardrails.ids().filter(|id| *id != "production-roles-by-hand") {
         assert!(rules.contains(guardrail), "{guardrail} is proven by no test");
     }
@@ -85,10 +73,7 @@ fn a_guardrail_by_itself_stops_a_manual_run_on_a_production_role() {
     let case = Case::of(manual).from("10.1.1.1");
     let (named, reasons) = denial(policy.decide(&guardrails(), &case.ask()));
     assert!(named);
-    assert_eq!(
-        reasons.iter().map(|r| r.rule.as_str()).collect::<Vec<_>>(),
-        ["production-roles-by-hand"]
-    );
+    assert_eq!(reasons.iter().map(|r| r.rule.as_str()).collect::<Vec<_>>(), ["production-roles-by-hand"]);
 }
 
 fn one(policy: &str) -> BTreeMap<PolicyName, Policy> {
@@ -120,14 +105,8 @@ fn a_case_that_fails_names_its_line_and_what_decided() {
         outcomes.iter().map(|o| (o.line, o.passed())).collect::<Vec<_>>(),
         [(6, true), (9, false), (11, false)]
     );
-    assert_eq!(
-        outcomes[1].failure.as_deref(),
-        Some("expected deny, decided permit by p#who")
-    );
-    assert_eq!(
-        outcomes[2].failure.as_deref(),
-        Some("expected the rules p#where, decided by p#who")
-    );
+    assert_eq!(outcomes[1].failure.as_deref(), Some("expected deny, decided permit by p#who"));
+    assert_eq!(outcomes[2].failure.as_deref(), Some("expected the rules p#where, decided by p#who"));
 }
 
 #[test]
@@ -137,25 +116,14 @@ fn a_faulty_test_file_is_refused_with_its_lines() {
         let problems = run_tests(text, &policies, &Guardrails::none()).expect_err(text);
         problems.iter().map(|problem| problem.line).collect()
     };
-    assert_eq!(
-        lines(&TESTS.replace("policy: p", "policy: q")),
-        [1, 1, 1],
-        "each case asks for it"
-    );
-    assert_eq!(
-        lines(&TESTS.replace("target: aws\n", "")),
-        [5, 8, 10],
-        "each case lacks it"
-    );
+    assert_eq!(lines(&TESTS.replace("policy: p", "policy: q")), [1, 1, 1], "each case asks for it");
+    assert_eq!(lines(&TESTS.replace("target: aws\n", "")), [5, 8, 10], "each case lacks it");
     assert_eq!(lines(&TESTS.replace("expect: permit", "expect: allow")), [7]);
     assert_eq!(lines(&TESTS.replace("rules: [p#where]", "rule: [p#where]")), [14]);
     assert_eq!(lines(&TESTS.replace("{dag_id: e}", "{dag_ids: e}")), [12]);
     assert_eq!(lines(&TESTS.replace("{dag_id: e}", "{attestation: me}")), [12]);
     assert_eq!(lines(&TESTS.replace("{dag_id: e}", "{try_number: -1}")), [12]);
-    assert_eq!(
-        lines(&TESTS.replace("2026-11-23T02:00:00Z", "yesterday")).first(),
-        Some(&3)
-    );
+    assert_eq!(lines(&TESTS.replace("2026-11-23T02:00:00Z", "yesterday")).first(), Some(&3));
     assert_eq!(lines("cases: []\n"), [1]);
     assert_eq!(lines("cases:\n"), [1]);
     assert_eq!(lines(""), [1]);

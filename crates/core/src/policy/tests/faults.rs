@@ -11,49 +11,14 @@ fn wrong_types_are_refused() {
         "`dags` is text, and it has to be a list",
         "[first",
     );
-    refuses(
-        &minimal("").replace("dags: [d]", "dags: [1]"),
-        4,
-        "`dags` is a number",
-        "in quotes",
-    );
-    refuses(
-        &minimal("").replace("dags: [d]", "dags: [true]"),
-        4,
-        "`dags` is a boolean",
-        "in quotes",
-    );
-    refuses(
-        &minimal("").replace("dags: [d]", "dags: [d, [e]]"),
-        4,
-        "`dags` is a list",
-        "one value",
-    );
-    refuses(
-        &minimal("").replace("dags: [d]", "dags: [d, ~]"),
-        4,
-        "`dags` is empty",
-        "write a value",
-    );
-    refuses(
-        &minimal("when: 5m\n"),
-        7,
-        "`when` is text, and it has to be a mapping",
-        "key: value",
-    );
-    refuses(
-        &minimal("").replace("name: p", "name: [p]"),
-        1,
-        "`name` is a list",
-        "one value",
-    );
+    refuses(&minimal("").replace("dags: [d]", "dags: [1]"), 4, "`dags` is a number", "in quotes");
+    refuses(&minimal("").replace("dags: [d]", "dags: [true]"), 4, "`dags` is a boolean", "in quotes");
+    refuses(&minimal("").replace("dags: [d]", "dags: [d, [e]]"), 4, "`dags` is a list", "one value");
+    refuses(&minimal("").replace("dags: [d]", "dags: [d, ~]"), 4, "`dags` is empty", "write a value");
+    refuses(&minimal("when: 5m\n"), 7, "`when` is text, and it has to be a mapping", "key: value");
+    refuses(&minimal("").replace("name: p", "name: [p]"), 1, "`name` is a list", "one value");
     refuses(&minimal("description: ''\n"), 7, "0 characters", "1 to 500");
-    refuses(
-        &minimal("description: \"a\\u202eb\"\n"),
-        7,
-        "control characters",
-        "remove",
-    );
+    refuses(&minimal("description: \"a\\u202eb\"\n"), 7, "control characters", "remove");
     for source in ["", "[]", "text", "- a", "# only a comment", "null", "{}"] {
         let found = problems(source);
         assert_eq!((found.len(), found[0].line), (1, 1), "{source:?}: {found:#?}");
@@ -83,12 +48,7 @@ fn yaml_beyond_plain_is_refused() {
     let large = minimal(&format!("# {}\n", "x".repeat(Policy::MAX_BYTES)));
     refuses(&large, 1, "bytes", "split");
     let many: Vec<_> = (0..129).map(|n| format!("d{n}")).collect();
-    refuses(
-        &minimal("").replace("[d]", &format!("[{}]", many.join(", "))),
-        4,
-        "129 entries; 128",
-        "pattern",
-    );
+    refuses(&minimal("").replace("[d]", &format!("[{}]", many.join(", "))), 4, "129 entries; 128", "pattern");
 }
 
 #[test]
@@ -98,12 +58,7 @@ fn a_targets_fault_is_shown_where_it_is() {
         "  aws:\n    role: r\n    allow:\n      - resources: [a]\n      - actions: [x]\n        resources:\n          - \"*\"\n",
     );
     refuses(&source, 12, "everything", "correct it");
-    refuses(
-        &aws("  aws:\n    account: 1\n    rolle: r\n"),
-        8,
-        "unknown key",
-        "",
-    );
+    refuses(&aws("  aws:\n    account: 1\n    rolle: r\n"), 8, "unknown key", "");
     // What is missing is shown at the target.
     refuses(&aws("  aws:\n    account: 1\n"), 6, "missing", "");
     refuses(&aws("  aws: role\n"), 6, "the target is no mapping", "");
@@ -134,10 +89,7 @@ approval:
 surplus: 1
 ";
     let lines: Vec<_> = problems(source).iter().map(|problem| problem.line).collect();
-    assert_eq!(
-        lines,
-        [1, 1, 3, 4, 4, 4, 5, 7, 8, 10, 12, 13, 14, 15, 17, 18, 19, 20]
-    );
+    assert_eq!(lines, [1, 1, 3, 4, 4, 4, 5, 7, 8, 10, 12, 13, 14, 15, 17, 18, 19, 20]);
 }
 
 #[test]

@@ -15,14 +15,8 @@ fn everything(text: &str) {
     let placed = |problems: Vec<Problem>| {
         assert!(!problems.is_empty());
         for problem in problems {
-            assert!(
-                (1..=lines).contains(&problem.line) && problem.column >= 1,
-                "{problem}\n{text}"
-            );
-            assert!(
-                !problem.message.is_empty() && !problem.remedy.is_empty(),
-                "{problem}"
-            );
+            assert!((1..=lines).contains(&problem.line) && problem.column >= 1, "{problem}\n{text}");
+            assert!(!problem.message.is_empty() && !problem.remedy.is_empty(), "{problem}");
         }
     };
     if let Err(problems) = Policy::compile(text, &Tiny) {
@@ -60,9 +54,7 @@ fn mutated(seed: &'static str) -> impl Strategy<Value = String> {
     ];
     (0..seed.len(), 0..40_usize, pieces).prop_map(move |(at, cut, piece)| {
         let start = (0..=at).rev().find(|i| seed.is_char_boundary(*i)).unwrap_or(0);
-        let end = (start + cut..=seed.len())
-            .find(|i| seed.is_char_boundary(*i))
-            .unwrap_or(seed.len());
+        let end = (start + cut..=seed.len()).find(|i| seed.is_char_boundary(*i)).unwrap_or(seed.len());
         format!("{}{piece}{}", &seed[..start], &seed[end..])
     })
 }

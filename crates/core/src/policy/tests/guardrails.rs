@@ -15,15 +15,9 @@ fn compiled(text: &str) -> Guardrails {
 #[track_caller]
 fn refuses(text: &str, line: usize, message: &str) {
     let problems = Guardrails::compile(&[("g.cedar", text)]).expect_err(text);
-    let found = problems
-        .iter()
-        .any(|p| p.line == line && p.message.contains(message));
+    let found = problems.iter().any(|p| p.line == line && p.message.contains(message));
     assert!(found, "line {line}, {message:?}: {problems:#?}");
-    assert!(
-        problems
-            .iter()
-            .all(|p| p.message.starts_with("g.cedar") && !p.remedy.is_empty())
-    );
+    assert!(problems.iter().all(|p| p.message.starts_with("g.cedar") && !p.remedy.is_empty()));
 }
 
 #[test]
@@ -84,10 +78,7 @@ fn guardrails_read_everything_about_the_run_and_the_request() {
     ] {
         let decision = policy.decide(&compiled(&guardrail("g", condition)), &case.ask());
         assert_eq!(clauses(decision), [Clause::Guardrail], "{condition}");
-        let decision = policy.decide(
-            &compiled(&guardrail("g", &format!("!({condition})"))),
-            &case.ask(),
-        );
+        let decision = policy.decide(&compiled(&guardrail("g", &format!("!({condition})"))), &case.ask());
         assert!(permitted(&decision), "!({condition})");
     }
 }
@@ -95,65 +86,42 @@ fn guardrails_read_everything_about_the_run_and_the_request() {
 #[test]
 fn a_guardrail_that_cannot_be_evaluated_denies() {
     // Cedar skips a forbid that errors, which would be a permit.
-    let guardrails = compiled(&guardrail(
-        "overflows",
-        "context.ttl_seconds * 9223372036854775807 > 0",
-    ));
+    let guardrails = compiled(&guardrail("overflows", "context.ttl_seconds * 9223372036854775807 > 0"));
     let case = Case::of(run());
     let (named, reasons) = denial(compile(&minimal("")).decide(&guardrails, &case.ask()));
     assert!(named);
-    assert_eq!(
-        (reasons[0].rule.as_str(), reasons[0].clause),
-        ("overflows", Clause::Error)
-    );
+    assert_eq!((reasons[0].rule.as_str(), reasons[0].clause), ("overflows", Clause::Error));
     assert_eq!(reasons.len(), 1);
 }
 
 #[test]
 fn an_error_is_not_cured_by_an_approval() {
-    let guardrails = compiled(&guardrail(
-        "overflows",
-        "context.ttl_seconds * 9223372036854775807 > 0",
-    ));
-    let policy = compile(&minimal(
-        "approval: {required_for: always, approvers: {groups: [g]}}\n",
-    ));
+    let guardrails = compiled(&guardrail("overflows", "context.ttl_seconds * 9223372036854775807 > 0"));
+    let policy = compile(&minimal("approval: {required_for: always, approvers: {groups: [g]}}\n"));
     let (_, reasons) = denial(policy.decide(&guardrails, &Case::of(run()).ask()));
-    assert_eq!(
-        reasons.iter().map(|r| r.clause).collect::<Vec<_>>(),
-        [Clause::Approval, Clause::Error]
-    );
+    assert_eq!(reasons.iter().map(|r| r.clause).collect::<Vec<_>>(), [Clause::Approval, Clause::Error]);
 }
 
 #[test]
 fn a_guardrail_that_wants_an_approval_does_not_stand_in_its_way() {
     let guardrails = compiled(&guardrail("approved-only", "!context.approved"));
-    let policy = compile(&minimal(
-        "approval: {required_for: always, approvers: {groups: [g]}}\n",
-    ));
+    let policy = compile(&minimal("approval: {required_for: always, approvers: {groups: [g]}}\n"));
     let mut case = Case::of(run());
     assert_eq!(
         policy.decide(&guardrails, &case.ask()),
-        Decision::NeedsGrant {
-            rules: vec!["p#approval".into(), "approved-only".into()]
-        }
+        Decision::NeedsGrant { rules: vec!["p#approval".into(), "approved-only".into()] }
     );
     case.approved = true;
     assert!(permitted(&policy.decide(&guardrails, &case.ask())));
     // A policy that knows no approval cannot ask for one.
     case.approved = false;
-    assert_eq!(
-        clauses(compile(&minimal("")).decide(&guardrails, &case.ask())),
-        [Clause::Guardrail]
-    );
+    assert_eq!(clauses(compile(&minimal("")).decide(&guardrails, &case.ask())), [Clause::Guardrail]);
 }
 
 #[test]
 fn a_guardrail_that_an_approval_does_not_cure_denies() {
     let guardrails = compiled(&guardrail("never", "context.provider == \"aws\""));
-    let policy = compile(&minimal(
-        "approval: {required_for: always, approvers: {groups: [g]}}\n",
-    ));
+    let policy = compile(&minimal("approval: {required_for: always, approvers: {groups: [g]}}\n"));
     let decision = policy.decide(&guardrails, &Case::of(run()).ask());
     assert_eq!(clauses(decision), [Clause::Approval, Clause::Guardrail]);
 }
@@ -164,10 +132,7 @@ fn guardrails_do_not_name_anybody() {
     let stranger = Case::of(run_with(|run| run.dag_id = "x".parse().unwrap()));
     let (named, reasons) = denial(compile(&minimal("")).decide(&guardrails, &stranger.ask()));
     assert!(!named);
-    assert_eq!(
-        reasons.iter().map(|r| r.clause).collect::<Vec<_>>(),
-        [Clause::Who, Clause::Guardrail]
-    );
+    assert_eq!(reasons.iter().map(|r| r.clause).collect::<Vec<_>>(), [Clause::Who, Clause::Guardrail]);
 }
 
 #[test]
@@ -178,49 +143,17 @@ fn no_guardrails_deny_nothing() {
 
 #[test]
 fn what_is_no_guardrail_is_refused() {
-    refuses(
-        "\n@id(\"a\")\npermit (principal, action, resource);",
-        2,
-        "has a `permit`",
-    );
-    refuses(
-        "forbid (principal, action, resource);",
-        1,
-        "without a well-formed @id",
-    );
-    refuses(
-        "@id(\"A b\")\nforbid (principal, action, resource);",
-        1,
-        "without a well-formed @id",
-    );
-    refuses(
-        "@id(\"p#who\")\nforbid (principal, action, resource);",
-        1,
-        "without a well-formed @id",
-    );
-    let twice = format!(
-        "{}{}",
-        guardrail("a", "context.approved"),
-        guardrail("a", "!context.approved")
-    );
+    refuses("\n@id(\"a\")\npermit (principal, action, resource);", 2, "has a `permit`");
+    refuses("forbid (principal, action, resource);", 1, "without a well-formed @id");
+    refuses("@id(\"A b\")\nforbid (principal, action, resource);", 1, "without a well-formed @id");
+    refuses("@id(\"p#who\")\nforbid (principal, action, resource);", 1, "without a well-formed @id");
+    let twice = format!("{}{}", guardrail("a", "context.approved"), guardrail("a", "!context.approved"));
     refuses(&twice, 4, "\"a\", which is taken");
-    refuses(
-        "@id(\"a\")\n@reasn(\"x\")\nforbid (principal, action, resource);",
-        1,
-        "annotation @reasn",
-    );
-    refuses(
-        "@id(\"a\")\nforbid (principal == ?principal, action, resource);",
-        1,
-        "template",
-    );
+    refuses("@id(\"a\")\n@reasn(\"x\")\nforbid (principal, action, resource);", 1, "annotation @reasn");
+    refuses("@id(\"a\")\nforbid (principal == ?principal, action, resource);", 1, "template");
     refuses("@id(\"a\")\nforbid (principal, action resource);", 2, "");
     refuses("nonsense", 1, "");
-    refuses(
-        &guardrail("a", &format!("context.provider == \"{}\"", "x".repeat(70_000))),
-        1,
-        "65536 bytes",
-    );
+    refuses(&guardrail("a", &format!("context.provider == \"{}\"", "x".repeat(70_000))), 1, "65536 bytes");
 }
 
 #[test]
@@ -237,10 +170,7 @@ fn guardrails_are_strictly_validated() {
     ] {
         let text = guardrail("a", condition);
         let problems = Guardrails::compile(&[("g.cedar", &text)]).expect_err(condition);
-        assert!(
-            !problems.is_empty() && problems.iter().all(|p| p.line >= 1),
-            "{problems:?}"
-        );
+        assert!(!problems.is_empty() && problems.iter().all(|p| p.line >= 1), "{problems:?}");
     }
     refuses(&guardrail("a", "principal.dag == \"a\""), 3, "dag");
 }
@@ -251,9 +181,7 @@ fn ids_are_unique_over_all_sources_and_their_number_is_bounded() {
     let problems =
         Guardrails::compile(&[("one.cedar", one.as_str()), ("two.cedar", one.as_str())]).unwrap_err();
     assert!(problems[0].message.starts_with("two.cedar"), "{problems:?}");
-    let many: Vec<_> = (0..65)
-        .map(|n| guardrail(&format!("g{n}"), "context.approved"))
-        .collect();
+    let many: Vec<_> = (0..65).map(|n| guardrail(&format!("g{n}"), "context.approved")).collect();
     assert!(
         Guardrails::compile(&[("many.cedar", many.concat())]).unwrap_err()[0]
             .message

@@ -35,15 +35,11 @@ impl Targets for Tiny {
                 remedy: "correct it".into(),
             }]
         };
-        let object = target
-            .as_object()
-            .ok_or_else(|| problem("", "the target is no mapping"))?;
+        let object = target.as_object().ok_or_else(|| problem("", "the target is no mapping"))?;
         if let Some(bad) = object.keys().find(|key| key.as_str() == "rolle") {
             return Err(problem(&format!("/{bad}"), "unknown key"));
         }
-        let bad_resource = target
-            .pointer("/allow/1/resources/0")
-            .is_some_and(|value| value == "*");
+        let bad_resource = target.pointer("/allow/1/resources/0").is_some_and(|value| value == "*");
         if bad_resource {
             return Err(problem("/allow/1/resources/0", "everything"));
         }
@@ -150,11 +146,7 @@ pub(super) fn denial(decision: Decision) -> (bool, Vec<Reason>) {
 }
 
 pub(super) fn clauses(decision: Decision) -> Vec<Clause> {
-    denial(decision)
-        .1
-        .into_iter()
-        .map(|reason| reason.clause)
-        .collect()
+    denial(decision).1.into_iter().map(|reason| reason.clause).collect()
 }
 
 pub(super) fn permitted(decision: &Decision) -> bool {

@@ -32,20 +32,7 @@ struct Model {
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const PATTERNS: [&str; 8] = ["a", "b", "a*", "a*b", "ab*a", "b*b*", "a_*", "c-1.2~3:4+5"];
-const IDS: [&str; 12] = [
-    "a",
-    "b",
-    "ab",
-    "aab",
-    "ba",
-    "bb",
-    "abba",
-    "a_b",
-    "A",
-    "a.b",
-    "bbb",
-    "c-1.2~3:4+5",
-];
+const IDS: [&str; 12] = ["a", "b", "ab", "aab", "ba", "bb", "abba", "a_b", "A", "a.b", "bbb", "c-1.2~3:4+5"];
 const RUN_TYPES: [&str; 4] = ["scheduled", "manual", "backfill", "asset_triggered"];
 const ZONES: [&str; 4] = ["UTC", "Europe/Paris", "America/New_York", "Pacific/Apia"];
 const NETWORKS: [&str; 4] = ["10.0.0.0/8", "192.0.2.0/30", "fd00::/8", "2001:db8::/33"];
@@ -73,10 +60,8 @@ fn model() -> impl Strategy<Value = Model> {
         prop_oneof![3 => Just(vec![]), 1 => some(&IDS, 1)],
         some(&WAYS, 1),
     );
-    let approval = (
-        prop_oneof![Just(vec![]), some(&RUN_TYPES, 1)],
-        prop_oneof![Just(vec![]), some(&PATTERNS, 1)],
-    );
+    let approval =
+        (prop_oneof![Just(vec![]), some(&RUN_TYPES, 1)], prop_oneof![Just(vec![]), some(&PATTERNS, 1)]);
     let rest = (
         prop_oneof![Just(vec![]), some(&NETWORKS, 1)],
         option::of(hours),
@@ -115,11 +100,7 @@ fn asked() -> impl Strategy<Value = Case> {
         option::weighted(0.8, select(RUN_TYPES.to_vec())),
         option::of(id()),
         subsequence(&IDS[..], 0..3),
-        select(vec![
-            Attestation::Issuer,
-            Attestation::Kubernetes,
-            Attestation::VerifiedClaim,
-        ]),
+        select(vec![Attestation::Issuer, Attestation::Kubernetes, Attestation::VerifiedClaim]),
     );
     let rest = (
         option::weighted(0.9, select(ADDRESSES.to_vec())),
@@ -155,11 +136,7 @@ fn document(model: &Model) -> String {
         let quoted: Vec<_> = items.iter().map(|item| format!("'{item}'")).collect();
         format!("[{}]", quoted.join(", "))
     };
-    let mut out = format!(
-        "name: p\nwho:\n  airflow: {}\n  dags: {}\n",
-        model.issuer,
-        list(&model.dags)
-    );
+    let mut out = format!("name: p\nwho:\n  airflow: {}\n  dags: {}\n", model.issuer, list(&model.dags));
     let mut line = |indent: &str, key: &str, items: &[&str]| {
         if !items.is_empty() {
             writeln!(out, "{indent}{key}: {}", list(items)).unwrap();
@@ -193,16 +170,8 @@ fn document(model: &Model) -> String {
         if !dags.is_empty() {
             keys.push(format!("dags: {}", list(dags)));
         }
-        let required = if keys.is_empty() {
-            "always".to_owned()
-        } else {
-            format!("{{{}}}", keys.join(", "))
-        };
-        writeln!(
-            out,
-            "approval: {{required_for: {required}, approvers: {{groups: [g]}}}}"
-        )
-        .unwrap();
+        let required = if keys.is_empty() { "always".to_owned() } else { format!("{{{}}}", keys.join(", ")) };
+        writeln!(out, "approval: {{required_for: {required}, approvers: {{groups: [g]}}}}").unwrap();
     }
     out
 }
@@ -247,11 +216,7 @@ fn open(model: &Model, now: Timestamp) -> bool {
         return false;
     }
     while minute != open {
-        (minute, day) = if minute == 0 {
-            (1439, day.previous())
-        } else {
-            (minute - 1, day)
-        };
+        (minute, day) = if minute == 0 { (1439, day.previous()) } else { (minute - 1, day) };
         if minute == close {
             return false;
         }
@@ -269,24 +234,15 @@ fn expected(model: &Model, case: &Case) -> BTreeSet<&'static str> {
         }
     };
     deny(!named(model, run), "p#who");
-    deny(
-        !model.attestation.contains(&run.attestation.as_str()),
-        "p#attestation",
-    );
+    deny(!model.attestation.contains(&run.attestation.as_str()), "p#attestation");
     let inside = case.source_ip.is_some_and(|ip| {
         let ip = ip.to_canonical();
-        model
-            .networks
-            .iter()
-            .any(|net| net.parse::<ipnet::IpNet>().unwrap().contains(&ip))
+        model.networks.iter().any(|net| net.parse::<ipnet::IpNet>().unwrap().contains(&ip))
     });
     deny(!model.networks.is_empty() && !inside, "p#where");
     deny(!open(model, case.now), "p#when");
     let ttl = case.ttl.as_nanos();
-    deny(
-        ttl <= 0 || ttl > i128::from(model.max_ttl) * 1_000_000_000,
-        "p#max_ttl",
-    );
+    deny(ttl <= 0 || ttl > i128::from(model.max_ttl) * 1_000_000_000, "p#max_ttl");
     let wanted = model.approval.as_ref().is_some_and(|(run_types, dags)| {
         let hidden = run.run_type.is_none();
         (hidden || any_matches(run_types, run.run_type.as_ref().map(Ident::as_str)))

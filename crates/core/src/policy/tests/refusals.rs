@@ -10,9 +10,7 @@ pub(super) fn problems(source: &str) -> Vec<Problem> {
 #[track_caller]
 pub(super) fn refuses(source: &str, line: usize, message: &str, remedy: &str) {
     let problems = problems(source);
-    let [problem] = problems.as_slice() else {
-        panic!("{problems:#?}\n{source}")
-    };
+    let [problem] = problems.as_slice() else { panic!("{problems:#?}\n{source}") };
     assert_eq!(problem.line, line, "{problem}\n{source}");
     assert!(problem.message.contains(message), "{problem}\nwants {message:?}");
     assert!(problem.remedy.contains(remedy), "{problem}\nwants {remedy:?}");
@@ -29,10 +27,7 @@ fn the_smallest_document_compiles() {
 #[test]
 fn what_is_missing_is_named() {
     for (source, message) in [
-        (
-            "who:\n  airflow: prod\n  dags: [d]\nwhat:\n  aws: {role: r}\n",
-            "has no `name`",
-        ),
+        ("who:\n  airflow: prod\n  dags: [d]\nwhat:\n  aws: {role: r}\n", "has no `name`"),
         ("name: p\nwhat:\n  aws: {role: r}\n", "has no `who`"),
         ("name: p\nwho:\n  airflow: prod\n  dags: [d]\n", "has no `what`"),
     ] {
@@ -50,12 +45,7 @@ fn what_is_missing_is_named() {
         "`who` has no `airflow`",
         "add `airflow:`",
     );
-    refuses(
-        &minimal("approval:\n  required_for: always\n"),
-        7,
-        "has no `approvers`",
-        "add `approvers:`",
-    );
+    refuses(&minimal("approval:\n  required_for: always\n"), 7, "has no `approvers`", "add `approvers:`");
     refuses(
         &minimal("approval:\n  approvers: {groups: [g]}\n"),
         7,
@@ -66,12 +56,7 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn unknown_keys_are_refused_with_the_nearest() {
-    refuses(
-        &minimal("aproval: {}\n"),
-        7,
-        "no key `aproval`",
-        "did you mean `approval`?",
-    );
+    refuses(&minimal("aproval: {}\n"), 7, "no key `aproval`", "did you mean `approval`?");
     refuses(
         &minimal("").replace("dags: [d]", "dags: [d]\n  task: [t]"),
         5,
@@ -84,12 +69,7 @@ fn unknown_keys_are_refused_with_the_nearest() {
         "`when` has no key `hour`",
         "`hours`",
     );
-    refuses(
-        &minimal("zzz: 1\n"),
-        7,
-        "no key `zzz`",
-        "write one of name, description, who",
-    );
+    refuses(&minimal("zzz: 1\n"), 7, "no key `zzz`", "write one of name, description, who");
 }
 
 #[test]
@@ -100,24 +80,14 @@ fn a_target_that_no_provider_has_is_refused() {
         "no provider is called \"awss\"",
         "did you mean `aws`?",
     );
-    refuses(
-        &minimal("").replace("aws:", "AWS:"),
-        6,
-        "no provider is called \"AWS\"",
-        "write one of aws",
-    );
+    refuses(&minimal("").replace("aws:", "AWS:"), 6, "no provider is called \"AWS\"", "write one of aws");
 }
 
 #[test]
 fn empty_matchers_are_refused() {
-    for (key, line) in [
-        ("dags", 4),
-        ("tasks", 5),
-        ("run_types", 5),
-        ("teams", 5),
-        ("tags", 5),
-        ("attestation", 5),
-    ] {
+    for (key, line) in
+        [("dags", 4), ("tasks", 5), ("run_types", 5), ("teams", 5), ("tags", 5), ("attestation", 5)]
+    {
         let source = if key == "dags" {
             minimal("").replace("dags: [d]", "dags: []")
         } else {
@@ -127,43 +97,18 @@ fn empty_matchers_are_refused() {
     }
     refuses(&minimal("where: {}\n"), 7, "`where` is empty", "leave it out");
     refuses(&minimal("where:\n"), 7, "`where` is empty", "leave it out");
-    refuses(
-        &minimal("where: {networks: []}\n"),
-        7,
-        "`networks` is an empty list",
-        "",
-    );
+    refuses(&minimal("where: {networks: []}\n"), 7, "`networks` is an empty list", "");
     refuses(&minimal("when:\n"), 7, "`when` is empty", "leave it out");
-    refuses(
-        &minimal("").replace("dags: [d]", "dags: ['']"),
-        4,
-        "matches nothing",
-        "write a name",
-    );
-    refuses(
-        "name: p\nwho:\nwhat:\n  aws: {role: r}\n",
-        2,
-        "`who` is empty",
-        "",
-    );
-    refuses(
-        "name: p\nwho:\n  airflow: prod\n  dags: [d]\nwhat: {}\n",
-        5,
-        "`what` is empty",
-        "",
-    );
+    refuses(&minimal("").replace("dags: [d]", "dags: ['']"), 4, "matches nothing", "write a name");
+    refuses("name: p\nwho:\nwhat:\n  aws: {role: r}\n", 2, "`who` is empty", "");
+    refuses("name: p\nwho:\n  airflow: prod\n  dags: [d]\nwhat: {}\n", 5, "`what` is empty", "");
     refuses(
         &minimal("approval:\n  required_for: {}\n  approvers: {groups: [g]}\n"),
         8,
         "`required_for` is empty",
         "leave it out",
     );
-    refuses(
-        &minimal("approval:\n  required_for: always\n  approvers: {}\n"),
-        9,
-        "`approvers` is empty",
-        "",
-    );
+    refuses(&minimal("approval:\n  required_for: always\n  approvers: {}\n"), 9, "`approvers` is empty", "");
 }
 
 #[test]
@@ -223,17 +168,7 @@ fn run_types_that_airflow_does_not_have_are_refused() {
 
 #[test]
 fn names_that_look_alike_are_refused() {
-    for name in [
-        "Admin",
-        "ROOT ",
-        "a--b",
-        "-a",
-        "a-",
-        "p\u{0430}y",
-        "a_b",
-        "a.b",
-        "",
-    ] {
+    for name in ["Admin", "ROOT ", "a--b", "-a", "a-", "p\u{0430}y", "a_b", "a.b", ""] {
         let quoted = serde_json::to_string(name).unwrap();
         refuses(
             &minimal("").replace("name: p", &format!("name: {quoted}")),
@@ -242,19 +177,9 @@ fn names_that_look_alike_are_refused() {
             "a-z, 0-9",
         );
     }
-    refuses(
-        &minimal("").replace("airflow: prod", "airflow: Prod"),
-        3,
-        "not an issuer name",
-        "a-z, 0-9",
-    );
+    refuses(&minimal("").replace("airflow: prod", "airflow: Prod"), 3, "not an issuer name", "a-z, 0-9");
     let long = "a".repeat(65);
-    refuses(
-        &minimal("").replace("name: p", &format!("name: {long}")),
-        1,
-        "not a policy name",
-        "1 to 64",
-    );
+    refuses(&minimal("").replace("name: p", &format!("name: {long}")), 1, "not a policy name", "1 to 64");
 }
 
 #[test]
@@ -265,12 +190,7 @@ fn duplicates_are_refused() {
         "\"d\" is twice in `dags`, first in line 4",
         "one of them",
     );
-    refuses(
-        &minimal("name: q\n"),
-        7,
-        "`name` is written twice, first in line 1",
-        "keep one",
-    );
+    refuses(&minimal("name: q\n"), 7, "`name` is written twice, first in line 1", "keep one");
     refuses(
         &minimal("").replace("{role: r}", "{role: r, role: s}"),
         6,
@@ -286,40 +206,14 @@ fn duplicates_are_refused() {
 #[test]
 fn times_are_refused() {
     let when = |text: &str| minimal(&format!("when:\n  {text}\n"));
-    for hours in [
-        "01:00",
-        "1:00-2:00",
-        "01:00-24:00",
-        "01:60-02:00",
-        "01:00 - 02:00",
-        "25:00-26:00",
-        "+1:00-02:00",
-    ] {
-        refuses(
-            &when(&format!("hours: '{hours}'")),
-            8,
-            "is not hours of a day",
-            "HH:MM-HH:MM",
-        );
+    for hours in
+        ["01:00", "1:00-2:00", "01:00-24:00", "01:60-02:00", "01:00 - 02:00", "25:00-26:00", "+1:00-02:00"]
+    {
+        refuses(&when(&format!("hours: '{hours}'")), 8, "is not hours of a day", "HH:MM-HH:MM");
     }
-    refuses(
-        &when("hours: '05:00-05:00'"),
-        8,
-        "same minute",
-        "leave `hours` out",
-    );
-    refuses(
-        &when("hours: '01:00-05:00'\n  timezone: Mars/Base"),
-        9,
-        "is no time zone",
-        "Europe/Paris",
-    );
-    refuses(
-        &when("hours: '01:00-05:00'\n  timezone: europe/paris"),
-        9,
-        "is not how",
-        "write Europe/Paris",
-    );
+    refuses(&when("hours: '05:00-05:00'"), 8, "same minute", "leave `hours` out");
+    refuses(&when("hours: '01:00-05:00'\n  timezone: Mars/Base"), 9, "is no time zone", "Europe/Paris");
+    refuses(&when("hours: '01:00-05:00'\n  timezone: europe/paris"), 9, "is not how", "write Europe/Paris");
     refuses(&when("timezone: Europe/Paris"), 8, "says nothing", "add `hours`");
     refuses(&when("days: [monday]"), 8, "is no day", "write mon");
     refuses(&when("days: [Mon]"), 8, "is no day", "write mon");
@@ -330,12 +224,7 @@ fn times_are_refused() {
     }
     refuses(&when("max_ttl: 59s"), 8, "out of bounds", "from 60s to 12h");
     refuses(&when("max_ttl: 43201s"), 8, "out of bounds", "from 60s to 12h");
-    refuses(
-        &when("max_ttl: 30"),
-        8,
-        "a number, and it has to be text",
-        "in quotes",
-    );
+    refuses(&when("max_ttl: 30"), 8, "a number, and it has to be text", "in quotes");
     refuses(&when("max_ttl: '30'"), 8, "not a lifetime", "30m");
     refuses(&when("max_ttl: '-5m'"), 8, "not a lifetime", "30m");
     refuses(&when("max_ttl: '999999h'"), 8, "not a lifetime", "30m");
@@ -351,12 +240,7 @@ fn networks_are_refused() {
     refuses(&networks("10.0.0.1/8"), 8, "bits set behind", "write 10.0.0.0/8");
     refuses(&networks("0.0.0.0/0"), 8, "every address", "leave `where` out");
     refuses(&networks("::/0"), 8, "every address", "leave `where` out");
-    refuses(
-        &networks("::ffff:10.0.0.0/104"),
-        8,
-        "never matches",
-        "the IPv4 network",
-    );
+    refuses(&networks("::ffff:10.0.0.0/104"), 8, "never matches", "the IPv4 network");
     refuses(&networks("10.0.0.0/33"), 8, "is no network", "10.0.0.0/8");
     refuses(&networks("example.com"), 8, "is no network", "10.0.0.0/8");
     refuses(&networks("010.0.0.0/8"), 8, "is not how", "write 10.0.0.0/8");
@@ -366,12 +250,7 @@ fn networks_are_refused() {
 #[test]
 fn approvals_that_nobody_can_give_are_refused() {
     let approval = |text: &str| minimal(&format!("approval:\n  required_for: always\n{text}"));
-    refuses(
-        &approval("  approvers: {groups: []}\n"),
-        9,
-        "`groups` is an empty list",
-        "",
-    );
+    refuses(&approval("  approvers: {groups: []}\n"), 9, "`groups` is an empty list", "");
     refuses(
         &approval("  approvers: {people: [staff/a]}\n  quorum: 2\n"),
         10,
@@ -392,24 +271,9 @@ fn approvals_that_nobody_can_give_are_refused() {
         "names nobody for certain",
         "staff/",
     );
-    refuses(
-        &approval("  approvers: {people: [Staff/alice]}\n"),
-        9,
-        "not an issuer name",
-        "",
-    );
-    refuses(
-        &approval("  approvers: {groups: ['*']}\n"),
-        9,
-        "matched exactly",
-        "write each group",
-    );
-    refuses(
-        &approval("  approvers: {groups: [g]}\n  valid_for: ever\n"),
-        10,
-        "`valid_for`",
-        "write run",
-    );
+    refuses(&approval("  approvers: {people: [Staff/alice]}\n"), 9, "not an issuer name", "");
+    refuses(&approval("  approvers: {groups: ['*']}\n"), 9, "matched exactly", "write each group");
+    refuses(&approval("  approvers: {groups: [g]}\n  valid_for: ever\n"), 10, "`valid_for`", "write run");
     refuses(
         &minimal("approval:\n  required_for: never\n  approvers: {groups: [g]}\n"),
         8,
@@ -422,7 +286,5 @@ fn approvals_that_nobody_can_give_are_refused() {
         "no key `dag`",
         "did you mean `dags`?",
     );
-    compile(&approval(
-        "  approvers: {groups: [g], people: [staff/a]}\n  quorum: 5\n",
-    ));
+    compile(&approval("  approvers: {groups: [g], people: [staff/a]}\n  quorum: 5\n"));
 }

@@ -40,10 +40,7 @@ approval:
 /// Resident memory in KiB, as Linux counts it.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap_or("0");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
@@ -55,29 +52,19 @@ fn size_and_speed() {
     let started = Instant::now();
     let policies: Vec<_> = (1..=POLICIES).map(|n| compile(&document(n))).collect();
     let compiled = started.elapsed();
+    let bytes = (resident() - before) * 1024 / policies.len();
+    println!("{bytes} bytes and {:?} to compile, per policy", compiled / POLICIES);
+
     // The rules alone, without the garbage that compiling leaves between them.
     let bare = resident();
-    let rules: Vec<_> = policies
-        .iter()
-        .map(|policy| rules::compile(&policy.document).unwrap())
-        .collect();
+    let rules: Vec<_> = policies.iter().map(|policy| rules::compile(&policy.document).unwrap()).collect();
     println!("{} bytes of it rules", (resident() - bare) * 1024 / rules.len());
-    let bytes = (resident() - before) * 1024 / policies.len();
-    println!(
-        "{bytes} bytes and {:?} to compile, per policy",
-        compiled / POLICIES
-    );
-
     let mut case = Case::of(run_with(|run| {
         run.dag_id = "finance_publish_0".parse().unwrap();
         run.task_id = "publish_mart".parse().unwrap();
     }))
     .from("10.1.2.3");
-    for (name, run_type) in [
-        ("permit", "scheduled"),
-        ("needs grant", "manual"),
-        ("unnamed", "backfill"),
-    ] {
+    for (name, run_type) in [("permit", "scheduled"), ("needs grant", "manual"), ("unnamed", "backfill")] {
         if let Principal::Run(run) = &mut case.principal {
             run.run_type = Some(run_type.parse().unwrap());
         }
@@ -89,11 +76,6 @@ fn size_and_speed() {
             })
             .collect();
         times.sort();
-        println!(
-            "{name}: p50 {:?} p99 {:?}: {:?}",
-            times[10_000],
-            times[19_800],
-            case.decide(&first)
-        );
+        println!("{name}: p50 {:?} p99 {:?}: {:?}", times[10_000], times[19_800], case.decide(&first));
     }
 }
