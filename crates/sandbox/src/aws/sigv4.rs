@@ -223,3 +223,88 @@ fn mac(key: &[u8], data: &[u8]) -> [u8; 32] {
 pub(crate) fn sha256_hex(data: &[u8]) -> String {
     hex::encode(digest(&SHA256, data))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+    use super::*;
+
+    const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    const PAYLOAD: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
+
+    /// The upload in chunks that AWS's documentation of Signature Version 4 for S3 works out.
+    fn documented() -> Call {
+        let authorization = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,\
+            SignedHeaders=content-encoding;content-length;host;x-amz-content-sha256;x-amz-date;\
+            x-amz-decoded-content-length;x-amz-storage-class,\
+            Signature=4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9";
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("host", "s3.amazonaws.com"),
+            ("x-amz-date", "20130524T000000Z"),
+            ("x-amz-storage-class", "REDUCED_REDUNDANCY"),
+            ("authorization", authorization),
+            ("x-amz-content-sha256", PAYLOAD),
+            ("content-encoding", "aws-chunked"),
+            ("x-amz-decoded-content-length", "66560"),
+            ("content-length", "66824"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        Call {
+            method: Method::PUT,
+            path: "/examplebucket/chunkObject.txt".to_owned(),
+            query: String::new(),
+            headers,
+            body: Bytes::new(),
+        }
+    }
+
+    fn verify(call: &Call, secret: &str, service: &str, seconds_later: i64) -> Result<Seed, SignatureFault> {
+        let signature = Signature::read(call)?;
+        let now = signature.at + SignedDuration::from_secs(seconds_later);
+        signature.verify(call, secret, service, PAYLOAD, now)
+    }
+
+    #[test]
+    fn the_documented_signatures_fit_in_their_order() {
+        let mut seed = verify(&documented(), SECRET, "s3", 0).unwrap();
+        let (first, second, last) = (
+            "ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648",
+            "0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497",
+            "b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9",
+        );
+        assert_eq!(seed.clone().chunk(&[b'a'; 1_024], second), Err(SignatureFault::Body), "out of order");
+        seed.chunk(&vec![b'a'; 65_536], first).unwrap();
+        assert_eq!(seed.clone().chunk(&[b'b'; 1_024], second), Err(SignatureFault::Body), "another body");
+        seed.chunk(&[b'a'; 1_024], second).unwrap();
+        seed.chunk(&[], last).unwrap();
+    }
+
+    #[test]
+    fn a_signature_covers_the_request_the_service_and_the_time() {
+        let changed = |change: fn(&mut Call)| {
+            let mut call = documented();
+            change(&mut call);
+            verify(&call, SECRET, "s3", 0).err()
+        };
+        assert_eq!(verify(&documented(), "guess", "s3", 0).err(), Some(SignatureFault::Mismatch));
+        assert_eq!(verify(&documented(), SECRET, "sts", 0).err(), Some(SignatureFault::Scope));
+        assert_eq!(verify(&documented(), SECRET, "s3", 900).err(), None);
+        assert_eq!(verify(&documented(), SECRET, "s3", 901).err(), Some(SignatureFault::Skewed));
+        assert_eq!(verify(&documented(), SECRET, "s3", -901).err(), Some(SignatureFault::Skewed));
+        assert_eq!(changed(|call| call.method = Method::GET), Some(SignatureFault::Mismatch));
+        assert_eq!(changed(|call| call.path.push('x')), Some(SignatureFault::Mismatch));
+        assert_eq!(changed(|call| call.query.push_str("acl")), Some(SignatureFault::Mismatch));
+        let unsigned = |call: &mut Call| {
+            call.headers.insert("x-amz-acl", HeaderValue::from_static("public-read"));
+        };
+        assert_eq!(changed(unsigned), Some(SignatureFault::Malformed), "every x-amz- header is signed");
+        let none = |call: &mut Call| {
+            call.headers.remove("authorization");
+        };
+        assert_eq!(changed(none), Some(SignatureFault::Missing));
+    }
+}

@@ -55,6 +55,7 @@ async fn an_oauth_token_opens_a_session_in_its_role() {
     assert_eq!(session["data"]["sessionInfo"]["roleName"], "FINANCE_PUBLISH");
     let answer = world.sql(&session, "select current_role(), current_user()").await;
     assert_eq!(answer["data"]["rowset"], json!([["FINANCE_PUBLISH", "FINANCE_SVC"]]), "{answer}");
+    assert!(answer["data"]["sendResultTime"].is_i64(), "the Python connector computes with it");
     assert_eq!(world.sql(&session, "use role accountadmin").await["code"], "003013");
     let mint = world.sandbox.mints().remove(0);
     assert_eq!(
