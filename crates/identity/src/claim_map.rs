@@ -87,11 +87,11 @@ pub struct ClaimMap {
     pub run_type: Option<ClaimPath>,
     /// Run: what started the run, such as `timetable`. Default `airflow.triggered_by`.
     pub triggered_by: Option<ClaimPath>,
-    /// Run: who started the run by hand. Default `airflow.triggering_user`.
+    /// Run: who started the run by hand. Default `airflow.triggering_user_name`.
     pub triggering_user: Option<ClaimPath>,
-    /// Run: the team that the DAG's bundle belongs to. Default `airflow.team`.
+    /// Run: the team that the DAG's bundle belongs to. Default `airflow.team_name`.
     pub team: Option<ClaimPath>,
-    /// Run: the bundle that the DAG came from. Default `airflow.bundle`.
+    /// Run: the bundle that the DAG came from. Default `airflow.bundle_name`.
     pub bundle: Option<ClaimPath>,
     /// Run: the DAG's tags, an array of strings. Default `airflow.tags`.
     pub tags: Option<ClaimPath>,

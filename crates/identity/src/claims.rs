@@ -198,9 +198,9 @@ impl RunMapping {
             try_number: path(&claims.try_number, "try_number"),
             run_type: path(&claims.run_type, "run_type"),
             triggered_by: path(&claims.triggered_by, "triggered_by"),
-            triggering_user: path(&claims.triggering_user, "triggering_user"),
-            team: path(&claims.team, "team"),
-            bundle: path(&claims.bundle, "bundle"),
+            triggering_user: path(&claims.triggering_user, "triggering_user_name"),
+            team: path(&claims.team, "team_name"),
+            bundle: path(&claims.bundle, "bundle_name"),
             tags: path(&claims.tags, "tags"),
             attestation,
         }

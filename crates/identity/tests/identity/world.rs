@@ -91,9 +91,9 @@ impl World {
             "try_number": 1,
             "run_type": "scheduled",
             "triggered_by": "timetable",
-            "triggering_user": null,
-            "team": "finance",
-            "bundle": "dags-main",
+            "triggering_user_name": null,
+            "team_name": "finance",
+            "bundle_name": "dags-main",
             "tags": ["mart", "nightly"],
         });
         claims
