@@ -80,14 +80,14 @@ async fn fill(database_url: &str, rows: i64) {
     sqlx::query(
         "WITH one AS (SELECT * FROM record WHERE kind = 'issuance.issued' ORDER BY id DESC LIMIT 1),
               copy AS (
-                  SELECT i, one.*, one.at - (($1 - i + 1) * interval '2 seconds') AS then,
+                  SELECT i, one.*, one.at - (($1 - i + 1) * interval '2 seconds') AS past,
                          md5(i::text) AS noise, md5('issuance' || i) AS other
                   FROM one, generate_series(1, $1) AS i),
               stamped AS (
-                  SELECT *, lpad(to_hex((extract(epoch FROM then) * 1000)::int8), 12, '0') AS ms FROM copy)
+                  SELECT *, lpad(to_hex((extract(epoch FROM past) * 1000)::int8), 12, '0') AS ms FROM copy)
          INSERT INTO record (id, at, kind, issuance_id, principal, issuer, dag_id, run_id, task_id, policy,
                              policy_digest, provider, outcome, expires_at, leaf)
-         SELECT (ms || '7' || substr(noise, 1, 3) || '8' || substr(noise, 4, 15))::uuid, then, kind,
+         SELECT (ms || '7' || substr(noise, 1, 3) || '8' || substr(noise, 4, 15))::uuid, past, kind,
                 (ms || '7' || substr(other, 1, 3) || '8' || substr(other, 4, 15))::uuid, principal || i, issuer,
                 'dag_' || i % 2000, 'scheduled__' || i / 20, task_id, 'policy-' || i % 200,
                 policy_digest, provider, outcome, expires_at, leaf
