@@ -94,6 +94,9 @@ pub struct DatabaseConfig {
     pub acquire_timeout_ms: u64,
     /// How long a commit may take before its callers are told to come back, in milliseconds. Default 3,000.
     pub commit_timeout_ms: u64,
+    /// How long after its intent a mint is given up and ended on record as indeterminate, in seconds: longer than
+    /// a provider's deadline and an outcome's commit together. Default 40.
+    pub intent_deadline_s: i64,
     /// How many records one commit takes at the most. Default 512.
     pub max_batch: usize,
     /// How often to look for changed policies and keys, should a notification be lost, in milliseconds.
@@ -109,6 +112,7 @@ impl Default for DatabaseConfig {
             max_connections: 8,
             acquire_timeout_ms: 250,
             commit_timeout_ms: 3_000,
+            intent_deadline_s: 40,
             max_batch: 512,
             poll_ms: 500,
         }
@@ -257,6 +261,10 @@ impl Config {
         }
         if !(1..=4_096).contains(&self.database.max_batch) {
             faults.push(format!("database.max_batch is {}: write 1 to 4,096", self.database.max_batch));
+        }
+        if !(1..=3_600).contains(&self.database.intent_deadline_s) {
+            let value = self.database.intent_deadline_s;
+            faults.push(format!("database.intent_deadline_s is {value}: write 1 to 3,600 seconds"));
         }
         if self.database.max_connections < 3 {
             faults.push("database.max_connections: a replica needs 3 or more".to_owned());

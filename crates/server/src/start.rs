@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cortex_core::Clock;
 use cortex_identity::{Identity, OwnIssuer, SetupError};
+use jiff::SignedDuration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -106,6 +107,7 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
     let options = RecorderOptions {
         max_batch: config.database.max_batch,
         commit_timeout: Duration::from_millis(config.database.commit_timeout_ms),
+        intent_deadline: SignedDuration::from_secs(config.database.intent_deadline_s),
     };
     Ok(Broker {
         identity,

@@ -267,10 +267,11 @@ pub async fn decide(
 ) -> Result<Grant, GrantError> {
     expire(connection, stamp.clock.now()).await?;
     let mut tx = connection.begin().await?;
-    let row: Option<GrantRow> = sqlx::query_as(select_grant!("WHERE g.id = $1 FOR UPDATE OF g"))
-        .bind(id.uuid())
-        .fetch_optional(&mut *tx)
-        .await?;
+    // Locked before it is read: a statement that waits for the lock still sees the decisions as they were when it
+    // began, and would not count the one that it waited for.
+    sqlx::query("SELECT 1 FROM grant_request WHERE id = $1 FOR UPDATE").bind(id.uuid()).execute(&mut *tx).await?;
+    let row: Option<GrantRow> =
+        sqlx::query_as(select_grant!("WHERE g.id = $1")).bind(id.uuid()).fetch_optional(&mut *tx).await?;
     let grant = Grant::try_from(row.ok_or(GrantError::NotFound)?)?;
     let approvals = match &grant.state {
         State::Requested { approvals, .. } => approvals.len(),

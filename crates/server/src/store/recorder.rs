@@ -19,8 +19,6 @@ use uuid::Uuid;
 use super::micros;
 use super::row::{Row, Stamp, insert};
 
-/// How long after its intent a mint is given up: provider timeout, outcome and slack. In seconds.
-const INTENT_DEADLINE: SignedDuration = SignedDuration::from_secs(40);
 /// How long an outcome is tried to be written before its secret is given up.
 const OUTCOME_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -136,6 +134,8 @@ pub struct RecorderOptions {
     pub max_batch: usize,
     /// How long one commit may take.
     pub commit_timeout: Duration,
+    /// How long after its intent a mint is given up: provider timeout, outcome and slack.
+    pub intent_deadline: SignedDuration,
 }
 
 /// The way to the record; cheap to clone.
@@ -143,6 +143,7 @@ pub struct RecorderOptions {
 pub struct Recorder {
     jobs: mpsc::Sender<Waiting>,
     stamp: Stamp,
+    intent_deadline: SignedDuration,
 }
 
 impl Recorder {
@@ -150,7 +151,7 @@ impl Recorder {
     pub fn start(pool: PgPool, stamp: Stamp, options: RecorderOptions) -> Self {
         let (jobs, waiting) = mpsc::channel(options.max_batch.saturating_mul(4));
         tokio::spawn(write(pool, waiting, options));
-        Self { jobs, stamp }
+        Self { jobs, stamp, intent_deadline: options.intent_deadline }
     }
 
     /// Makes what is written: author, clock, randomness.
@@ -160,7 +161,7 @@ impl Recorder {
 
     /// Commits a request's intents and own credentials, its token and its grant, all or nothing.
     pub async fn admit(&self, admission: Admission) -> Result<Admitted, RecordError> {
-        let deadline = self.stamp.clock.now().saturating_add(INTENT_DEADLINE);
+        let deadline = self.stamp.clock.now().saturating_add(self.intent_deadline);
         let deadline = micros(deadline.unwrap_or(Timestamp::MAX));
         let Admission { intents, issued, replay, grant } = admission;
         let mut rows = Vec::with_capacity(intents.len() + issued.len());
