@@ -1,0 +1,160 @@
+//! `cortex serve` as a process of its own, which a test can kill at any moment, beside clouds that live on.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cortex_cli::world::configure;
+use cortex_core::clock::SystemClock;
+use cortex_sandbox::{Sandbox, SandboxConfig};
+use cortex_server::Config;
+use reqwest::Client;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+use crate::world::{Answer, INSIDE, answer, database};
+
+/// How long anything here may take, on a machine that is busy with everything else.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Clouds, a database, and the files of a Cortex that is not running yet.
+pub struct Served {
+    /// The clouds and the development issuer.
+    pub sandbox: Sandbox,
+    /// Straight to the database, as its owner.
+    pub pool: PgPool,
+    /// Where Cortex listens.
+    pub url: String,
+    program: &'static str,
+    database_url: String,
+    folder: TempDir,
+    process: Option<Child>,
+    http: Client,
+}
+
+impl Served {
+    /// Everything but the process. `program` is the binary; `first-steps` is the policy in force.
+    pub async fn new(program: &'static str, adjust: impl FnOnce(&mut Config)) -> Self {
+        let address = free_address();
+        let url = format!("http://{address}");
+        let sandbox = Sandbox::start(SandboxConfig::demo(url.clone(), Arc::new(SystemClock))).await.expect("clouds");
+        let database_url = database().await;
+        let folder = tempfile::Builder::new().prefix("cortex-served-").tempdir().expect("a folder");
+        let mut config = configure(&sandbox, &database_url);
+        config.server.listen = address;
+        config.server.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
+        config.keys.encryption_key_file = folder.path().join("cortex.key");
+        // The database comes from the environment, as in production.
+        config.database.url = None;
+        adjust(&mut config);
+        let text = toml::to_string(&config).expect("TOML");
+        std::fs::write(folder.path().join("cortex.toml"), text).expect("a file");
+        let pool = PgPool::connect(&database_url).await.expect("the database");
+        let http = Client::builder().no_proxy().build().expect("a client");
+        let served = Self { sandbox, pool, url, program, database_url, folder, process: None, http };
+        served.apply(concat!(env!("CARGO_MANIFEST_DIR"), "/../config/dev/first-steps.yaml")).await;
+        served
+    }
+
+    async fn apply(&self, policy: &str) {
+        let output = self.command(&["policy", "apply", policy]).output().await.expect("the program");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.program);
+        command
+            .args(arguments)
+            .env("CORTEX_CONFIG", self.folder.path().join("cortex.toml"))
+            .env("DATABASE_URL", &self.database_url)
+            .env("RUST_LOG", "trace")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start(&mut self) {
+        let log = File::options().append(true).create(true).open(self.log_path()).expect("a log");
+        let mut command = self.command(&["serve"]);
+        command.stdout(log.try_clone().expect("a log")).stderr(log).kill_on_drop(true);
+        self.process = Some(command.spawn().expect("the program"));
+        let ready = format!("{}/readyz", self.url);
+        let until = Instant::now() + PATIENCE;
+        while !self.http.get(&ready).send().await.is_ok_and(|response| response.status().is_success()) {
+            assert!(Instant::now() < until, "not ready: {}", self.log());
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// kill -9.
+    pub async fn kill(&mut self) {
+        let mut process = self.process.take().expect("a process");
+        process.kill().await.expect("a kill");
+    }
+
+    fn log_path(&self) -> impl AsRef<Path> + use<> {
+        self.folder.path().join("log")
+    }
+
+    /// Everything that the process has said so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
+    /// A request for `targets` of `first-steps`.
+    pub fn request(&self, token: &str, targets: &[&str]) -> reqwest::RequestBuilder {
+        let request = self.http.post(format!("{}/v1/credentials", self.url)).bearer_auth(token);
+        request.header("x-forwarded-for", INSIDE).json(&json!({"policy": "first-steps", "targets": targets}))
+    }
+
+    /// Sends one and reads the answer.
+    pub async fn ask(&self, token: &str, targets: &[&str]) -> Answer {
+        answer(self.request(token, targets)).await
+    }
+
+    /// Any other request.
+    pub fn http(&self) -> &Client {
+        &self.http
+    }
+
+    /// Waits until a query that answers one boolean answers yes.
+    pub async fn until(&self, what: &str, query: &'static str) {
+        let until = Instant::now() + PATIENCE;
+        while !sqlx::query_scalar::<_, bool>(query).fetch_one(&self.pool).await.expect("an answer") {
+            assert!(Instant::now() < until, "{what} never came: {}", self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Every row of every table, as text, with the record's own bytes readable.
+    pub async fn dump(&self) -> String {
+        let tables: Vec<String> =
+            sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+                .fetch_all(&self.pool)
+                .await
+                .expect("tables");
+        let mut dump = String::new();
+        for table in &tables {
+            let rows = format!("SELECT to_jsonb(t)::text FROM {table} t");
+            let rows: Vec<String> =
+                sqlx::query_scalar(sqlx::AssertSqlSafe(rows)).fetch_all(&self.pool).await.expect("rows");
+            dump.push_str(&format!("{table}\n{}\n", rows.join("\n")));
+        }
+        for kind in ["issuance.intent", "issuance.issued", "issuance.outcome", "denial", "denials", "grant.requested"] {
+            for leaf in crate::promises::leaves(&self.pool, kind).await {
+                dump.push_str(&Value::to_string(&leaf));
+            }
+        }
+        dump
+    }
+}
+
+fn free_address() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address")
+}
