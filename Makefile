@@ -2,7 +2,7 @@
 # What is downloaded and built for later runs lies in ${XDG_CACHE_HOME:-~/.cache}/cortex.
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint rust-lint python-lint demo dev bench fuzz fmt clean
+.PHONY: help test lint rust-lint python-lint demo dev bench fuzz deny fmt clean
 
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cortex
 cargo := CARGO_BUILD_BUILD_DIR="$$(python3 .ci/build_dir.py)" cargo
@@ -62,6 +62,10 @@ fuzz: ## fuzz each target for a while (fuzz_seconds=60)
 		echo "== fuzzing $$target for $(fuzz_seconds) s"; \
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(fuzz_seconds) -print_final_stats=1 || exit; \
 	done
+
+deny: ## check the licences and origins of dependencies, where cargo-deny is installed
+	@cargo deny --version >/dev/null 2>&1 || { echo 'cargo-deny is not installed: cargo install cargo-deny --locked' >&2; exit 1; }
+	@cargo deny --offline check bans licenses sources
 
 fmt: ## format the Rust and the Python code
 	@$(cargo) fmt --all
