@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::glob::Glob;
 use super::time::{DEFAULT_MAX_TTL, Day, Hours, MaxTtl, Zone};
 use crate::ids::{IssuerName, PolicyName};
-use crate::principal::{Attestation, Person};
+use crate::principal::Attestation;
 
 /// A policy: who may have what, from where and when, and whether a human has to approve.
 #[derive(Debug, JsonSchema)]
@@ -232,15 +232,6 @@ pub struct Approvers {
 }
 
 impl Approvers {
-    /// Whether `person` is one of them.
-    pub fn include(&self, person: &Person) -> bool {
-        self.groups.iter().any(|group| person.groups.contains(group))
-            || self
-                .people
-                .iter()
-                .any(|named| named.issuer == person.issuer && named.subject == person.subject)
-    }
-
     /// The groups whose members may approve.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
         self.groups.iter().map(String::as_str)
