@@ -56,6 +56,7 @@ try {
   console.log(JSON.stringify(await act()));
 } catch (error) {
   console.error(error);
-  console.log(JSON.stringify({ error: error.name, message: error.message }));
+  // What a container endpoint answered is in `Message`.
+  console.log(JSON.stringify({ error: error.name, message: error.Message ?? error.message }));
   process.exitCode = 1;
 }
