@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
+use crate::http;
 use crate::store::{CHANGES, RecordError, StoreError, issuances};
 
 /// How often overdue intents are looked for, in seconds: with the intents' own deadline, under a minute.
@@ -32,6 +33,7 @@ pub fn start(broker: &Arc<Broker>, poll: Duration, tasks: &TaskTracker, stop: &C
     run(|broker, poll| Box::pin(watch_changes(broker, poll)), poll);
     run(|broker, every| Box::pin(sweep_forever(broker, every)), SWEEP);
     run(|broker, every| Box::pin(flush_forever(broker, every)), FLUSH);
+    run(|broker, _| Box::pin(async move { broker.identity.refresh_loop().await }), poll);
 }
 
 type BoxedLoop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -104,6 +106,10 @@ async fn flush_forever(broker: Arc<Broker>, every: Duration) {
     loop {
         ticks.tick().await;
         flush(&broker).await;
+        // Measurements pile up until somebody reads them, and perhaps nobody does.
+        if let Some(measurements) = http::recorder() {
+            measurements.run_upkeep();
+        }
     }
 }
 

@@ -268,7 +268,7 @@ async fn commit(pool: &PgPool, batch: &[Job]) -> Result<Verdicts, sqlx::Error> {
     let mut tx = pool.begin().await?;
     refuse_inactive_grants(&mut tx, batch, &mut verdicts).await?;
     refuse_replays(&mut tx, batch, &mut verdicts).await?;
-    let rows: Vec<Row> = accepted(batch, &verdicts).flat_map(|job| job.rows.iter().cloned()).collect();
+    let rows: Vec<&Row> = accepted(batch, &verdicts).flat_map(|job| &job.rows).collect();
     if !rows.is_empty() {
         let new: HashSet<Uuid> = insert(&mut tx, &rows).await?.into_iter().collect();
         if new.len() < rows.len() {

@@ -1,5 +1,6 @@
 //! A record as a row: the canonical bytes, and the projections that queries need.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use cortex_core::record::{Entry, LeafError, Opening, Outcome, What};
@@ -175,9 +176,12 @@ impl Row {
 
 /// Inserts rows in one statement. Answers the ids that were new: a row whose id, opening or outcome is there
 /// already is passed over.
-pub(super) async fn insert(connection: &mut PgConnection, rows: &[Row]) -> Result<Vec<Uuid>, sqlx::Error> {
-    fn column<'a, T>(rows: &'a [Row], of: impl Fn(&'a Row) -> T) -> Vec<T> {
-        rows.iter().map(of).collect()
+pub(super) async fn insert(
+    connection: &mut PgConnection,
+    rows: &[impl Borrow<Row>],
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    fn column<'a, T>(rows: &'a [impl Borrow<Row>], of: impl Fn(&'a Row) -> T) -> Vec<T> {
+        rows.iter().map(|row| of(row.borrow())).collect()
     }
     sqlx::query_scalar(
         "INSERT INTO record (id, at, kind, issuance_id, principal, issuer, dag_id, run_id, task_id, policy,
