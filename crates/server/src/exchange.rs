@@ -75,6 +75,7 @@ pub(crate) struct Planned {
     pub(crate) rules: Vec<String>,
     pub(crate) needs_grant: bool,
     pub(crate) plan: Plan<Committed>,
+    pub(crate) ask: AskKey,
 }
 
 /// Who asks, what for and when: what every step needs to know.
@@ -143,6 +144,7 @@ async fn find_policy(broker: &Broker, request: Request, verified: Arc<Verified>)
     let subject = verified.principal().subject();
     match policy {
         Some(policy) => {
+            broker.library.keep_at_hand(&policy);
             let now = broker.clock.now();
             Ok(Context { request, verified, subject, catalogue, policy, now })
         }
@@ -201,7 +203,8 @@ async fn decide_one(broker: &Broker, context: &Context, provider: &str) -> Resul
     let issuance_id = IssuanceId::new(context.now, broker.random.id_bits());
     match broker.plan(provider, &ask(context, issuance_id, run, target)) {
         Ok(plan) => {
-            Ok(Planned { provider: provider.to_owned(), issuance_id, decision_id, rules, needs_grant, plan })
+            let ask = AskKey::new(&context.subject, context.policy.digest(), provider, &plan.scope, plan.ttl);
+            Ok(Planned { provider: provider.to_owned(), issuance_id, decision_id, rules, needs_grant, plan, ask })
         }
         Err(refusal) => Err(denial::of_plan(broker, context, decision_id, provider, refusal).await),
     }
@@ -243,7 +246,7 @@ fn recall(broker: &Broker, context: &Context, planned: Vec<Planned>) -> (Vec<Arc
     let mut again = Vec::new();
     let mut fresh = Vec::new();
     for one in planned {
-        match broker.leases.again(context.ask_key(&one), context.now) {
+        match broker.leases.again(one.ask, context.now) {
             Some(lease) => {
                 metrics::counter!("cortex_leases_again_total", "provider" => one.provider.clone()).increment(1);
                 again.push(lease);
@@ -252,13 +255,6 @@ fn recall(broker: &Broker, context: &Context, planned: Vec<Planned>) -> (Vec<Arc
         }
     }
     (again, fresh)
-}
-
-impl Context {
-    pub(crate) fn ask_key(&self, planned: &Planned) -> AskKey {
-        let plan = &planned.plan;
-        AskKey::new(&self.subject, self.policy.digest(), &planned.provider, &plan.scope, plan.ttl)
-    }
 }
 
 impl Item {

@@ -7,15 +7,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use cortex_core::policy::{Guardrails, Policy};
+use cortex_core::policy::{Guardrails, Held, Policy};
 use cortex_core::{Digest, PolicyName};
 use cortex_providers::BuiltIns;
+use moka::sync::Cache;
 use sqlx::PgPool;
 use tokio::sync::Mutex;
 
 use crate::store::StoreError;
 use crate::store::documents::{self, Changed};
 
+/// How many policies' rules are kept at hand: those of the others are built again when they are asked.
+const RECENT: u64 = 1_000;
 /// How many changes are read at once.
 const PAGE: i64 = 2_000;
 
@@ -87,6 +90,7 @@ impl Catalogue {
 pub struct Library {
     catalogue: ArcSwap<Catalogue>,
     refreshing: Mutex<()>,
+    recent: Cache<Digest, Held>,
 }
 
 impl Library {
@@ -100,7 +104,7 @@ impl Library {
             readable: true,
             revision: 0,
         };
-        let library = Self { catalogue: ArcSwap::from_pointee(empty), refreshing: Mutex::new(()) };
+        let library = Self { catalogue: ArcSwap::from_pointee(empty), refreshing: Mutex::new(()), recent: Cache::new(RECENT) };
         library.refresh(pool).await?;
         Ok(library)
     }
@@ -108,6 +112,14 @@ impl Library {
     /// What is in force now.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         self.catalogue.load_full()
+    }
+
+    /// Keeps a policy's rules at hand, as one of those that were asked last.
+    pub(crate) fn keep_at_hand(&self, policy: &Policy) {
+        let recent = self.recent.get(&policy.digest());
+        if let (None, Some(held)) = (recent, policy.hold()) {
+            self.recent.insert(policy.digest(), held);
+        }
     }
 
     /// Takes over what changed since the last time.

@@ -74,8 +74,9 @@ impl Policy {
             approved: ask.approved,
         };
         let question: Question = self.engine.question(ask.principal, run, &circumstances)?;
-        let who = self.engine.ask(&self.rules.who, &question);
-        let forbids = self.engine.ask(&self.rules.forbids, &question);
+        let rules = self.rules()?;
+        let who = self.engine.ask(&rules.who, &question);
+        let forbids = self.engine.ask(&rules.forbids, &question);
         let above: Answer = guardrails.ask(self.engine, &question);
         // A rule that fired and that nobody knows must not be forgotten: that would be a permit.
         let (known, unknown): (Vec<_>, Vec<_>) =

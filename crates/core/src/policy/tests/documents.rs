@@ -47,7 +47,8 @@ fn the_cedar_text_is_what_decides() {
         assert!(text.contains(&format!("// finance-data-publish#{rule}\n")), "{rule}\n{text}");
     }
     let read: cedar_policy::PolicySet = text.parse().unwrap();
-    let original = policy.rules.who.policies().chain(policy.rules.forbids.policies());
+    let rules = policy.rules().unwrap();
+    let original = rules.who.policies().chain(rules.forbids.policies());
     for (read, original) in read.policies().zip(original) {
         assert_eq!(read.new_id(original.id().clone()), *original, "{text}");
     }
