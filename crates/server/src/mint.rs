@@ -50,7 +50,7 @@ pub(crate) async fn issue(
     let mut clouds = Vec::new();
     let mut items = Vec::new();
     for one in planned {
-        let tag = Tag { provider: one.provider.clone(), decision_id: one.decision_id, ask: context.ask_key(&one) };
+        let tag = Tag { provider: one.provider.clone(), decision_id: one.decision_id, ask: one.ask };
         let opening = opening(context, &one, grant.clone());
         match one.plan.mint {
             // Signing has no effect outside: what is signed stays sealed until its record is committed.
