@@ -276,7 +276,7 @@ impl<K: 'static> Provider<K> for Aws {
         }
         let tags = tags(&compiled, ask)?;
         let subject = ask.subject();
-        let session_name = session::name(ask.run.dag_id.as_str(), &subject);
+        let session_name = session::name(ask.run);
         let scope = json!({
             "role": compiled.role.as_str(),
             "region": region,

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cortex_core::record::What;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -16,15 +16,21 @@ const KEYS_MAX: usize = 1_000;
 
 /// A reason and a network.
 type Key = (&'static str, String);
+/// How many, and the time of the first.
+type Counts = HashMap<Key, (u64, Timestamp)>;
 
-/// The counts since the last flush, each with the time of its first.
+/// The counts that are not written down yet.
 #[derive(Default)]
-pub struct Noise(Mutex<HashMap<Key, (u64, Timestamp)>>);
+pub struct Noise {
+    counts: Mutex<Counts>,
+    /// Held while counts are written, so that none is written twice.
+    flushing: tokio::sync::Mutex<()>,
+}
 
 impl Noise {
     /// Counts one.
     pub fn count(&self, reason: &'static str, source: Option<IpAddr>, now: Timestamp) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts();
         let mut key = (reason, network(source));
         if counts.len() >= KEYS_MAX && !counts.contains_key(&key) {
             key = ("other", "other".to_owned());
@@ -34,19 +40,29 @@ impl Noise {
 
     /// Writes the counts down; what cannot be written is kept for the next time.
     pub async fn flush(&self, recorder: &Recorder) -> Result<(), RecordError> {
-        let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut failed = None;
-        for ((reason, network), (count, since)) in counts {
-            let what =
-                What::Denials { reason: reason.to_owned(), network: network.clone(), count, since };
-            if let Err(error) = recorder.note(what).await {
-                failed = Some(error);
-                let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                let entry = kept.entry((reason, network)).or_insert((0, since));
-                *entry = (entry.0 + count, entry.1.min(since));
-            }
+        let _one_at_a_time = self.flushing.lock().await;
+        let counts = self.counts().clone();
+        for (key, (count, since)) in counts {
+            let (reason, network) = (key.0.to_owned(), key.1.clone());
+            recorder.note(What::Denials { reason, network, count, since }).await?;
+            self.written(&key, count);
         }
-        failed.map_or(Ok(()), Err)
+        Ok(())
+    }
+
+    /// Takes off what is on record. What was counted meanwhile stays, with the time of the first of them all.
+    fn written(&self, key: &Key, count: u64) {
+        let mut counts = self.counts();
+        let left = counts.get(key).map_or(0, |(all, _)| all.saturating_sub(count));
+        if left == 0 {
+            counts.remove(key);
+        } else if let Some(entry) = counts.get_mut(key) {
+            entry.0 = left;
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cortex_core::credential::Revocation;
-use cortex_core::{Body, Digest, IssuanceId, Lease, Minted, Secret};
+use cortex_core::{Body, Digest, IssuanceId, Lease, Minted, Principal, Run, Secret};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -66,9 +66,13 @@ pub(super) struct Answer {
     pub(super) request_id: Option<String>,
 }
 
-/// The session's name: at most 20 letters of the DAG's id for people, and all of the subject's SHA-256, so
-/// that two runs never share one. 2 to 64 of `[\w+=,.@-]` (`AssumeRole`, `RoleSessionName`).
-pub(super) fn name(dag_id: &str, subject: &str) -> String {
+/// The session's name: at most 20 letters of the DAG's id for people, and all of a SHA-256 of the run, so that two
+/// runs never share one. 2 to 64 of `[\w+=,.@-]` (`AssumeRole`, `RoleSessionName`).
+///
+/// The tries of one task share it: it is part of the scope that people approve, and their approval holds for a
+/// retry. The source identity and the tag `lease` tell the tries apart.
+pub(super) fn name(run: &Run) -> String {
+    let subject = Principal::Run(Run { try_number: 1, ..run.clone() }).subject();
     let letter = |b: u8| {
         if is_word(b) || b"+=,.@-".contains(&b) {
             char::from(b)
@@ -76,7 +80,7 @@ pub(super) fn name(dag_id: &str, subject: &str) -> String {
             '-'
         }
     };
-    let prefix: String = dag_id.bytes().take(20).map(letter).collect();
+    let prefix: String = run.dag_id.as_str().bytes().take(20).map(letter).collect();
     format!(
         "{prefix}.{}",
         URL_SAFE_NO_PAD.encode(Digest::of(subject.as_bytes()).as_bytes())

@@ -6,6 +6,8 @@ mod body;
 mod credentials;
 mod docs;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod grants;
 mod guardrails;
 mod issuances;
@@ -28,6 +30,7 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
@@ -123,7 +126,7 @@ struct ApiDoc;
 
 /// The OpenAPI description, derived from the handlers.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().split_for_parts().1
+    described().1
 }
 
 fn routes() -> OpenApiRouter<App> {
@@ -153,9 +156,15 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(operations::metrics))
 }
 
+fn described() -> (Router<App>, utoipa::openapi::OpenApi) {
+    let (router, mut api) = routes().split_for_parts();
+    error::describe(&mut api);
+    (router, api)
+}
+
 /// Every route, with the limits that hold for all of them.
 pub fn router(app: App, config: &ServerConfig) -> Router {
-    let (router, api) = routes().split_for_parts();
+    let (router, api) = described();
     let api = Arc::new(api);
     let page = Arc::clone(&api);
     router
@@ -164,6 +173,8 @@ pub fn router(app: App, config: &ServerConfig) -> Router {
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method") })
         .layer(DefaultBodyLimit::max(config.max_body_bytes))
+        // Says so before the body is sent, where its length is announced.
+        .layer(RequestBodyLimitLayer::new(config.max_body_bytes))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::SERVICE_UNAVAILABLE,
             Duration::from_secs(config.request_timeout_s),
