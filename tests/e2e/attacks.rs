@@ -22,16 +22,26 @@ async fn a_forged_signature_is_counted_and_brings_nothing() {
     let good = world.token(&first_run("r"));
     let (header, claims) = (part(&good, 0), part(&good, 1));
     let (message, signature) = good.rsplit_once('.').unwrap();
-    let other = near_miss(&world, &first_run("r"), |claims| claims["airflow"]["dag_id"] = json!("finance_publish"));
+    let other =
+        near_miss(&world, &first_run("r"), |claims| claims["airflow"]["dag_id"] = json!("finance_publish"));
     let swapped = format!("{}.{signature}", other.rsplit_once('.').unwrap().0);
     let mut rows = vec![
-        attack("A4", "an attacker's key under the known id", attacker.sign(&header, &claims.to_string()), Counted("sig")),
+        attack(
+            "A4",
+            "an attacker's key under the known id",
+            attacker.sign(&header, &claims.to_string()),
+            Counted("sig"),
+        ),
         attack("A9", "a signature of zeros", format!("{message}.{}", encode([0; 256])), Counted("sig")),
         attack("A9", "no signature", format!("{message}."), Counted("sig")),
         attack("A9", "another token's signature", swapped, Counted("sig")),
     ];
     for alg in ["none", "nOnE", "HS256", "RS512", "rs256", ""] {
-        let unsigned = format!("{}.{}.", encode(with(&header, &json!({"alg": alg})).to_string()), encode(claims.to_string()));
+        let unsigned = format!(
+            "{}.{}.",
+            encode(with(&header, &json!({"alg": alg})).to_string()),
+            encode(claims.to_string())
+        );
         rows.push(attack("A1", format!("alg {alg:?}"), unsigned, Counted("alg")));
     }
     let kid = header["kid"].as_str().unwrap();
@@ -55,7 +65,14 @@ async fn hostile_key_ids_are_counted() {
     let attacker = Attacker::default();
     let claims = part(&world.token(&first_run("r")), 1).to_string();
     let mut rows = Vec::new();
-    for kid in [json!("../../x"), json!("' OR 1=1"), json!("a\u{0}b"), json!("k".repeat(9_000)), json!(null), json!(7)] {
+    for kid in [
+        json!("../../x"),
+        json!("' OR 1=1"),
+        json!("a\u{0}b"),
+        json!("k".repeat(9_000)),
+        json!(null),
+        json!(7),
+    ] {
         let token = attacker.sign(&json!({"alg": "RS256", "typ": "JWT", "kid": kid}), &claims);
         rows.push(attack("A6", kid.to_string().chars().take(20).collect::<String>(), token, Counted("kid")));
     }
@@ -191,16 +208,39 @@ async fn a_runs_own_claims_are_refused_and_never_normalised() {
     });
     rows.push(attack("A16", "DAG_ID instead of dag_id", cased, Denial("claim")));
     for value in [
-        json!(".."), json!("."), json!("a/../b"), json!("a*"), json!("a?"), json!("a,b"), json!("${aws:username}"),
-        json!("a\"b"), json!("a\\b"), json!("a b"), json!(" a"), json!("a\n"), json!(""), json!("x".repeat(251)),
-        json!("d\u{430}g"), json!("a%2Fb"), json!("a\u{0}"),
+        json!(".."),
+        json!("."),
+        json!("a/../b"),
+        json!("a*"),
+        json!("a?"),
+        json!("a,b"),
+        json!("${aws:username}"),
+        json!("a\"b"),
+        json!("a\\b"),
+        json!("a b"),
+        json!(" a"),
+        json!("a\n"),
+        json!(""),
+        json!("x".repeat(251)),
+        json!("d\u{430}g"),
+        json!("a%2Fb"),
+        json!("a\u{0}"),
     ] {
         let token = near_miss(&world, &first_run("r"), |claims| claims["airflow"]["run_id"] = value.clone());
-        rows.push(attack("A38", value.to_string().chars().take(30).collect::<String>(), token, Denial("claim")));
+        rows.push(attack(
+            "A38",
+            value.to_string().chars().take(30).collect::<String>(),
+            token,
+            Denial("claim"),
+        ));
     }
     for (claim, value) in [
-        ("run_id", json!(["r"])), ("dag_id", json!({"x": 1})), ("try_number", json!("1")), ("map_index", json!("0")),
-        ("tags", json!("a,admins")), ("tags", json!([1])),
+        ("run_id", json!(["r"])),
+        ("dag_id", json!({"x": 1})),
+        ("try_number", json!("1")),
+        ("map_index", json!("0")),
+        ("tags", json!("a,admins")),
+        ("tags", json!([1])),
     ] {
         let token = near_miss(&world, &first_run("r"), |claims| claims["airflow"][claim] = value.clone());
         rows.push(attack("A34", format!("{claim} {value}"), token, Denial("claim_type")));
@@ -231,7 +271,10 @@ async fn a_persons_token_brings_no_credential_and_a_runs_token_no_rights() {
     let world = TestWorld::start().await;
     let person = world.person("alice", &["cortex-admins", "finance-admins"]);
     let asked = world.ask(&person, json!({"policy": "first-steps"})).await;
-    assert_eq!((asked.status, asked.body["error"].as_str()), (StatusCode::BAD_REQUEST, Some("invalid_target")));
+    assert_eq!(
+        (asked.status, asked.body["error"].as_str()),
+        (StatusCode::BAD_REQUEST, Some("invalid_target"))
+    );
     let run = world.token(&first_run("r"));
     let listed = world.as_person(reqwest::Method::GET, "/v1/policies", &run, None).await;
     assert_eq!(listed.status, StatusCode::FORBIDDEN);

@@ -1,3 +1,15 @@
 //! The product's promises, through HTTP and a real Postgres.
 
+mod attacks;
+mod command_line;
+mod counterparts;
+mod crashes;
+mod database;
+mod faults;
+mod grants;
+mod http_attacks;
+mod invariants;
 mod path;
+mod policy_attacks;
+mod replicas;
+mod secrets;

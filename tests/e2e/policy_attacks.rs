@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 async fn apply(world: &TestWorld, source: &str) -> Answer {
     let admin = world.person("erin", &["cortex-admins"]);
-    let answer = world.as_person(Method::POST, "/v1/policies", &admin, Some(json!({"documents": [source]}))).await;
+    let answer =
+        world.as_person(Method::POST, "/v1/policies", &admin, Some(json!({"documents": [source]}))).await;
     world.world.cortex.broker.library.refresh(world.pool()).await.expect("a refresh");
     answer
 }
@@ -51,7 +52,9 @@ async fn a_policy_that_could_be_misread_is_refused_when_it_is_written() {
         let answer = apply(&world, &source).await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{id} {source}: {answer:?}");
         let faults = answer.body["problems"].as_array().unwrap();
-        let says = |fault: &Value| fault["line"].as_u64() > Some(0) && !fault["remedy"].as_str().unwrap_or("").is_empty();
+        let says = |fault: &Value| {
+            fault["line"].as_u64() > Some(0) && !fault["remedy"].as_str().unwrap_or("").is_empty()
+        };
         assert!(!faults.is_empty() && faults.iter().all(says), "{id} {source}: {answer:?}");
     }
     assert_eq!(world.record(&["policy.applied"]).await.len(), before, "something came into force");
@@ -62,10 +65,16 @@ async fn a_policy_that_could_be_misread_is_refused_when_it_is_written() {
 #[tokio::test]
 async fn whom_no_policy_names_learns_nothing_not_even_that_it_exists() {
     let world = TestWorld::start().await;
-    in_force(&world, &policy("finance-only", "  dags: [finance_publish]\n  run_types: [scheduled]\n  teams: [finance]\n")).await;
+    in_force(
+        &world,
+        &policy("finance-only", "  dags: [finance_publish]\n  run_types: [scheduled]\n  teams: [finance]\n"),
+    )
+    .await;
     let run = |dag: &str| RunClaims::scheduled(dag, "r", "publish_mart");
     let unknown = |dag: &str| (world.token(&run(dag)), "no-such-policy");
-    let typeless = near_miss(&world, &finance_run("r"), |claims| drop(claims["airflow"].as_object_mut().unwrap().remove("run_type")));
+    let typeless = near_miss(&world, &finance_run("r"), |claims| {
+        drop(claims["airflow"].as_object_mut().unwrap().remove("run_type"))
+    });
     let staff = world.person("mallory", &["finance-admins"]);
     let rows = [
         ("A54", unknown("stranger"), "no_match"),
@@ -104,7 +113,8 @@ fn without_ids(answer: &Answer) -> String {
     let mut body = answer.body.clone();
     let id = body["decision_id"].as_str().expect("a decision").to_owned();
     body["decision_id"] = json!("-".repeat(id.len()));
-    let mut headers: Vec<_> = answer.headers.iter().filter(|(name, _)| *name != "date" && *name != "x-request-id").collect();
+    let mut headers: Vec<_> =
+        answer.headers.iter().filter(|(name, _)| *name != "date" && *name != "x-request-id").collect();
     headers.sort_by_key(|(name, _)| name.as_str());
     format!("{} {headers:?} {body}", answer.status)
 }
@@ -118,10 +128,16 @@ async fn whom_a_policy_names_learns_which_clause_denied_and_what_to_do() {
     };
     let outside = cortex_tests::world::answer(request(world.token(&finance_run("r")), "192.0.2.1")).await;
     assert_eq!(outside.body["error"], "invalid_target", "{outside:?}");
-    assert!(outside.body["error_description"].as_str().unwrap().contains("finance-data-publish#where"), "{outside:?}");
+    assert!(
+        outside.body["error_description"].as_str().unwrap().contains("finance-data-publish#where"),
+        "{outside:?}"
+    );
     world.clock.advance(jiff::SignedDuration::from_hours(6));
     let late = world.ask_for(&finance_run("r"), "finance-data-publish").await;
-    assert!(late.body["error_description"].as_str().unwrap().contains("finance-data-publish#when"), "{late:?}");
+    assert!(
+        late.body["error_description"].as_str().unwrap().contains("finance-data-publish#when"),
+        "{late:?}"
+    );
     let auditor = world.person("dave", &["auditors"]);
     for answer in [outside, late] {
         let id = answer.body["decision_id"].as_str().unwrap();
@@ -144,7 +160,10 @@ async fn a_guardrail_overrides_every_permit() {
     assert_eq!(applied.status, StatusCode::OK, "{applied:?}");
     world.world.cortex.broker.library.refresh(world.pool()).await.unwrap();
     let denied = world.ask_for(&first_run("r"), "first-steps").await;
-    assert_eq!((denied.status, denied.body["error"].as_str()), (StatusCode::BAD_REQUEST, Some("invalid_target")));
+    assert_eq!(
+        (denied.status, denied.body["error"].as_str()),
+        (StatusCode::BAD_REQUEST, Some("invalid_target"))
+    );
     assert!(denied.body["error_description"].as_str().unwrap().contains("stop-hello"), "A45 {denied:?}");
     let denials = world.record(&["denial"]).await;
     assert_eq!(denials[0]["code"], "guardrail", "A45 {denials:?}");
@@ -202,17 +221,25 @@ async fn two_runs_never_share_a_subject() {
 #[tokio::test]
 async fn a_live_lease_is_handed_out_again_to_the_same_ask_alone() {
     let world = TestWorld::start().await;
-    let again = include_str!("../../config/dev/first-steps.yaml").replace("name: first-steps", "name: second-steps");
+    let again =
+        include_str!("../../config/dev/first-steps.yaml").replace("name: first-steps", "name: second-steps");
     in_force(&world, &again).await;
     let key = async |run: &RunClaims, policy: &str, ttl: i64| {
         let body = json!({"policy": policy, "targets": ["aws"], "ttl_seconds": ttl});
         let answer = world.ask(&world.token(run), body).await;
         assert_eq!(answer.status, StatusCode::OK, "A50 {answer:?}");
         let entry = &answer.body["credentials"]["aws"];
-        (entry["credential"]["access_key_id"].as_str().unwrap().to_owned(), entry["lease_handle"].as_str().unwrap().to_owned())
+        (
+            entry["credential"]["access_key_id"].as_str().unwrap().to_owned(),
+            entry["lease_handle"].as_str().unwrap().to_owned(),
+        )
     };
     let (first, handle) = key(&first_run("r1"), "first-steps", 1_800).await;
-    assert_eq!(key(&first_run("r1"), "first-steps", 1_800).await.0, first, "the same ask gets the same session");
+    assert_eq!(
+        key(&first_run("r1"), "first-steps", 1_800).await.0,
+        first,
+        "the same ask gets the same session"
+    );
     let retry = RunClaims { try_number: 2, ..first_run("r1") };
     let mapped = RunClaims { map_index: 3, ..first_run("r1") };
     let mut keys = BTreeSet::from([first]);
@@ -223,7 +250,10 @@ async fn a_live_lease_is_handed_out_again_to_the_same_ask_alone() {
         (retry, "first-steps", 1_800),
         (mapped, "first-steps", 1_800),
     ] {
-        assert!(keys.insert(key(&run, policy, ttl).await.0), "A50 {run:?} {policy} {ttl} got another ask's session");
+        assert!(
+            keys.insert(key(&run, policy, ttl).await.0),
+            "A50 {run:?} {policy} {ttl} got another ask's session"
+        );
     }
     let stolen = world.http.get(world.url("/v1/aws/second-steps")).header("authorization", &handle);
     let stolen = cortex_tests::world::answer(stolen).await;
@@ -234,7 +264,13 @@ async fn a_live_lease_is_handed_out_again_to_the_same_ask_alone() {
 async fn groups_that_are_not_a_list_carry_no_role() {
     let world = TestWorld::start().await;
     let person = world.person("erin", &["cortex-admins"]);
-    for groups in [json!("cortex-admins"), json!("a,cortex-admins"), json!({"0": "cortex-admins"}), json!(["Cortex-Admins"]), json!([["cortex-admins"]])] {
+    for groups in [
+        json!("cortex-admins"),
+        json!("a,cortex-admins"),
+        json!({"0": "cortex-admins"}),
+        json!(["Cortex-Admins"]),
+        json!([["cortex-admins"]]),
+    ] {
         let mut claims = part(&person, 1);
         claims["groups"] = groups.clone();
         let token = world.world.sandbox.forge(&claims).unwrap();

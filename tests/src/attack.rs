@@ -47,11 +47,20 @@ pub async fn refused(world: &TestWorld, attacks: Vec<Attack>) {
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{id} {what}: {answer:?}");
             assert_eq!(answer.body["error"], "invalid_request", "{id} {what}: {answer:?}");
             assert_eq!(answer.headers["cache-control"], "no-store", "{id} {what}");
-            assert_eq!(answer.body["decision_id"].is_string(), matches!(audit, Audit::Denial(_)), "{id} {what}");
+            assert_eq!(
+                answer.body["decision_id"].is_string(),
+                matches!(audit, Audit::Denial(_)),
+                "{id} {what}"
+            );
             shows_nothing_of(&token, answer, &format!("{id} {what}"));
         }
         let after = on_record(world, audit).await;
-        assert_eq!(after - before, answers.len() as u64, "{id} {what}: on record as {audit:?}: {:?}", codes(world).await);
+        assert_eq!(
+            after - before,
+            answers.len() as u64,
+            "{id} {what}: on record as {audit:?}: {:?}",
+            codes(world).await
+        );
     }
     nothing_was_issued(world).await;
 }

@@ -77,7 +77,8 @@ impl PgProxy {
     /// Listens on a socket of its own in front of the database of `url`, whose `host` parameter is a folder.
     pub async fn start(url: &str) -> Self {
         let parsed = reqwest::Url::parse(url).expect("a URL");
-        let host = parsed.query_pairs().find(|(key, _)| key == "host").expect("a socket's folder").1.into_owned();
+        let host =
+            parsed.query_pairs().find(|(key, _)| key == "host").expect("a socket's folder").1.into_owned();
         let folder = tempfile::Builder::new().prefix("cortex-proxy-").tempdir().expect("a folder");
         let here = folder.path().to_str().expect("a path of text").to_owned();
         let listener = UnixListener::bind(socket(folder.path())).expect("a socket");
@@ -152,7 +153,12 @@ struct Struck {
 }
 
 /// Carries bytes until one side closes or a fault strikes.
-async fn carry(client: UnixStream, server: UnixStream, shared: &Shared, struck: &Struck) -> std::io::Result<()> {
+async fn carry(
+    client: UnixStream,
+    server: UnixStream,
+    shared: &Shared,
+    struck: &Struck,
+) -> std::io::Result<()> {
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {

@@ -42,7 +42,8 @@ impl Served {
     pub async fn new(program: &'static str, adjust: impl FnOnce(&mut Config)) -> Self {
         let address = free_address();
         let url = format!("http://{address}");
-        let sandbox = Sandbox::start(SandboxConfig::demo(url.clone(), Arc::new(SystemClock))).await.expect("clouds");
+        let sandbox =
+            Sandbox::start(SandboxConfig::demo(url.clone(), Arc::new(SystemClock))).await.expect("clouds");
         let database_url = database().await;
         let folder = tempfile::Builder::new().prefix("cortex-served-").tempdir().expect("a folder");
         let mut config = configure(&sandbox, &database_url);
@@ -133,11 +134,12 @@ impl Served {
 
     /// Every row of every table, as text, with the record's own bytes readable.
     pub async fn dump(&self) -> String {
-        let tables: Vec<String> =
-            sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
-                .fetch_all(&self.pool)
-                .await
-                .expect("tables");
+        let tables: Vec<String> = sqlx::query_scalar(
+            "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .expect("tables");
         let mut dump = String::new();
         for table in &tables {
             let rows = format!("SELECT to_jsonb(t)::text FROM {table} t");
@@ -145,7 +147,9 @@ impl Served {
                 sqlx::query_scalar(sqlx::AssertSqlSafe(rows)).fetch_all(&self.pool).await.expect("rows");
             dump.push_str(&format!("{table}\n{}\n", rows.join("\n")));
         }
-        for kind in ["issuance.intent", "issuance.issued", "issuance.outcome", "denial", "denials", "grant.requested"] {
+        for kind in
+            ["issuance.intent", "issuance.issued", "issuance.outcome", "denial", "denials", "grant.requested"]
+        {
             for leaf in crate::promises::leaves(&self.pool, kind).await {
                 dump.push_str(&Value::to_string(&leaf));
             }
