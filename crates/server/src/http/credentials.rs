@@ -39,7 +39,7 @@ pub(super) struct Ask {
     reason: Option<String>,
     /// A shorter lifetime than the policy's, in seconds.
     #[schema(minimum = 60, maximum = 43200)]
-    ttl_seconds: Option<i64>,
+    pub(super) ttl_seconds: Option<i64>,
 }
 
 /// The answer: each provider's credential, or why there is none.
@@ -171,7 +171,7 @@ pub(super) async fn credentials(
     answer(&bundle)
 }
 
-fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Ask, OAuthError> {
+pub(super) fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Ask, OAuthError> {
     let ask: Ask = body::json(headers, bytes).map_err(|problem| {
         let status = axum::http::StatusCode::from_u16(problem.status).unwrap_or_default();
         OAuthError::new("invalid_request", problem.detail).with_status(status)

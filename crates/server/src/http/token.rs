@@ -99,7 +99,7 @@ pub(super) async fn token(
 }
 
 /// The form's parameters; a parameter that comes twice is refused (RFC 6749, section 3.2).
-fn read_form(headers: &HeaderMap, body: &[u8]) -> Result<BTreeMap<String, String>, OAuthError> {
+pub(super) fn read_form(headers: &HeaderMap, body: &[u8]) -> Result<BTreeMap<String, String>, OAuthError> {
     if media_type(headers) != Some("application/x-www-form-urlencoded") {
         return Err(OAuthError::new("invalid_request", "send a form: application/x-www-form-urlencoded")
             .with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
@@ -113,15 +113,15 @@ fn read_form(headers: &HeaderMap, body: &[u8]) -> Result<BTreeMap<String, String
     Ok(form)
 }
 
-struct Ask {
+pub(super) struct Ask {
     token: Zeroizing<String>,
-    policy: String,
-    provider: String,
+    pub(super) policy: String,
+    pub(super) provider: String,
     requested_token_type: Option<String>,
 }
 
 impl Ask {
-    fn parse(mut form: BTreeMap<String, String>) -> Result<Self, OAuthError> {
+    pub(super) fn parse(mut form: BTreeMap<String, String>) -> Result<Self, OAuthError> {
         let mut take = |name: &str| {
             let missing = || OAuthError::new("invalid_request", format!("{name} is missing"));
             form.remove(name).filter(|value| !value.is_empty()).ok_or_else(missing)
