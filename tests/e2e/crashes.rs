@@ -98,7 +98,7 @@ async fn killed_at(step: Step, then: Then) {
     if step == Step::Answered {
         assert_eq!(asking.await.unwrap().unwrap().status(), StatusCode::OK);
     } else {
-        assert!(!asking.is_finished(), "{:?}: the answer came before the step was over", step);
+        assert!(!asking.is_finished(), "{step:?}: the answer came before the step was over");
         asking.abort();
     }
     served.kill().await;
@@ -107,12 +107,12 @@ async fn killed_at(step: Step, then: Then) {
     served.start().await;
     served.until("the end of what was open", "SELECT NOT EXISTS (SELECT FROM open_intent)").await;
     let mints = served.sandbox.mints();
-    assert_eq!(mints.len(), then.minted, "{:?}", step);
-    assert_eq!(leaves(&served.pool, "issuance.intent").await.len(), then.intents, "{:?}", step);
+    assert_eq!(mints.len(), then.minted, "{step:?}");
+    assert_eq!(leaves(&served.pool, "issuance.intent").await.len(), then.intents, "{step:?}");
     let ended = check(&served.pool, &mints).await;
-    assert_eq!(ended, then.outcome.into_iter().collect::<Vec<_>>(), "{:?}", step);
+    assert_eq!(ended, then.outcome.into_iter().collect::<Vec<_>>(), "{step:?}");
     let again = served.ask(&token, &["aws"]).await;
-    assert_eq!(again.status == StatusCode::OK, then.again, "{:?}: {again:?}", step);
+    assert_eq!(again.status == StatusCode::OK, then.again, "{step:?}: {again:?}");
 }
 
 /// Sees to it that the process gets to the step and no further.

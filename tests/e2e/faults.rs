@@ -152,7 +152,7 @@ struct Proxied {
 impl Proxied {
     async fn start() -> Self {
         let url = database().await;
-        let proxy = PgProxy::start(&url).await;
+        let proxy = PgProxy::start(&url);
         let world =
             TestWorld::start_on(proxy.url.clone(), |config| config.database.commit_timeout_ms = 2_000).await;
         Self { world, proxy, direct: PgPool::connect(&url).await.expect("the database") }

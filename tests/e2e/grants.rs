@@ -25,9 +25,9 @@ async fn pending(world: &TestWorld, run: &RunClaims, policy: &str) -> String {
     answer.body["grant_id"].as_str().expect("a grant").to_owned()
 }
 
-async fn say(world: &TestWorld, grant: &str, word: &str, token: &str, comment: &str) -> Answer {
+async fn say(world: &TestWorld, grant: &str, verb: &str, token: &str, comment: &str) -> Answer {
     let body = json!({"comment": comment});
-    world.as_person(Method::POST, &format!("/v1/grants/{grant}/{word}"), token, Some(body)).await
+    world.as_person(Method::POST, &format!("/v1/grants/{grant}/{verb}"), token, Some(body)).await
 }
 
 async fn show(world: &TestWorld, grant: &str) -> Value {
@@ -190,7 +190,7 @@ async fn at_once(world: &TestWorld, grant: &str, people: [(&str, &str); 2]) -> V
         let request = world.http.post(world.url(&format!("/v1/grants/{grant}/{word}"))).bearer_auth(token);
         tokio::spawn(async move { cortex_tests::world::answer(request).await.status })
     });
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let until = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&owner).await.unwrap() < 2 {
         assert!(tokio::time::Instant::now() < until, "both never waited");

@@ -154,7 +154,7 @@ async fn the_intent_is_durable_while_the_cloud_is_still_being_asked() {
     let request = world.http.post(world.url("/v1/credentials")).bearer_auth(world.token(&first_run("r")));
     let request = request.json(&json!({"policy": "first-steps", "targets": ["aws"]}));
     let asking = tokio::spawn(cortex_tests::world::answer(request));
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let until = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
     let intents = loop {
         let intents = leaves(world.pool(), "issuance.intent").await;
         if !intents.is_empty() {
@@ -178,7 +178,7 @@ async fn a_caller_that_goes_away_leaves_nothing_open_and_its_credential_counts_a
     let request = world.http.post(world.url("/v1/credentials")).bearer_auth(world.token(&first_run("r")));
     let request = request.json(&json!({"policy": "first-steps", "targets": ["aws"]}));
     let asking = tokio::spawn(cortex_tests::world::answer(request));
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let until = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
     while leaves(world.pool(), "issuance.intent").await.is_empty() {
         assert!(tokio::time::Instant::now() < until, "the intent never came");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;

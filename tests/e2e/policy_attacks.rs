@@ -73,7 +73,7 @@ async fn whom_no_policy_names_learns_nothing_not_even_that_it_exists() {
     let run = |dag: &str| RunClaims::scheduled(dag, "r", "publish_mart");
     let unknown = |dag: &str| (world.token(&run(dag)), "no-such-policy");
     let typeless = near_miss(&world, &finance_run("r"), |claims| {
-        drop(claims["airflow"].as_object_mut().unwrap().remove("run_type"))
+        drop(claims["airflow"].as_object_mut().unwrap().remove("run_type"));
     });
     let staff = world.person("mallory", &["finance-admins"]);
     let rows = [

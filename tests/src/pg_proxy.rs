@@ -1,6 +1,6 @@
 //! A proxy in front of Postgres that loses what it is told to lose: a commit, or the answer to one.
 //!
-//! It speaks the frontend's side of the protocol (PostgreSQL's documentation, "Frontend/Backend Protocol") far
+//! It speaks the frontend's side of the protocol (`PostgreSQL`'s documentation, "Frontend/Backend Protocol") far
 //! enough to know which COMMIT ends a transaction that wrote something in particular.
 
 use std::path::{Path, PathBuf};
@@ -74,8 +74,8 @@ impl Drop for PgProxy {
 }
 
 impl PgProxy {
-    /// Listens on a socket of its own in front of the database of `url`, whose `host` parameter is a folder.
-    pub async fn start(url: &str) -> Self {
+    /// Within a runtime: listens on a socket of its own in front of the database of `url`, whose `host` parameter is a folder.
+    pub fn start(url: &str) -> Self {
         let parsed = reqwest::Url::parse(url).expect("a URL");
         let host =
             parsed.query_pairs().find(|(key, _)| key == "host").expect("a socket's folder").1.into_owned();

@@ -145,7 +145,7 @@ impl Served {
             let rows = format!("SELECT to_jsonb(t)::text FROM {table} t");
             let rows: Vec<String> =
                 sqlx::query_scalar(sqlx::AssertSqlSafe(rows)).fetch_all(&self.pool).await.expect("rows");
-            dump.push_str(&format!("{table}\n{}\n", rows.join("\n")));
+            dump.extend([table, "\n", &rows.join("\n"), "\n"]);
         }
         for kind in
             ["issuance.intent", "issuance.issued", "issuance.outcome", "denial", "denials", "grant.requested"]

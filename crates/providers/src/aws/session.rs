@@ -74,17 +74,10 @@ pub(super) struct Answer {
 pub(super) fn name(run: &Run) -> String {
     let subject = Principal::Run(Run { try_number: 1, ..run.clone() }).subject();
     let letter = |b: u8| {
-        if is_word(b) || b"+=,.@-".contains(&b) {
-            char::from(b)
-        } else {
-            '-'
-        }
+        if is_word(b) || b"+=,.@-".contains(&b) { char::from(b) } else { '-' }
     };
     let prefix: String = run.dag_id.as_str().bytes().take(20).map(letter).collect();
-    format!(
-        "{prefix}.{}",
-        URL_SAFE_NO_PAD.encode(Digest::of(subject.as_bytes()).as_bytes())
-    )
+    format!("{prefix}.{}", URL_SAFE_NO_PAD.encode(Digest::of(subject.as_bytes()).as_bytes()))
 }
 
 impl Request {
@@ -104,18 +97,10 @@ impl Request {
                 "AWS answered with a session of another role, account or name than was asked",
             ));
         }
-        if answer
-            .source_identity
-            .as_ref()
-            .is_some_and(|identity| *identity != self.issuance_id.to_string())
-        {
-            return Err(mismatch(
-                "AWS answered with another source identity than was asked",
-            ));
+        if answer.source_identity.as_ref().is_some_and(|identity| *identity != self.issuance_id.to_string()) {
+            return Err(mismatch("AWS answered with another source identity than was asked"));
         }
-        let expires_at = answer
-            .expires_at
-            .ok_or_else(|| mismatch("AWS answered without an expiry"))?;
+        let expires_at = answer.expires_at.ok_or_else(|| mismatch("AWS answered without an expiry"))?;
         check_expiry(expires_at, self.planned.now(), self.ttl)?;
         let facts = self.facts(&answer);
         let lease = Lease {
@@ -123,9 +108,7 @@ impl Request {
             expires_at,
             credential_id: answer.access_key_id.clone(),
             provider_request_id: answer.request_id,
-            revocation: Revocation::AwsDeny {
-                role_arn: self.role.to_string(),
-            },
+            revocation: Revocation::AwsDeny { role_arn: self.role.to_string() },
             facts,
         };
         let body = Body::AwsKeys {
@@ -133,11 +116,7 @@ impl Request {
             secret_access_key: answer.secret_access_key,
             session_token: answer.session_token,
         };
-        Ok(Minted {
-            secret: Secret::seal(body),
-            lease,
-            details: self.details(),
-        })
+        Ok(Minted { secret: Secret::seal(body), lease, details: self.details() })
     }
 
     fn facts(&self, answer: &Answer) -> BTreeMap<String, Value> {
@@ -151,9 +130,7 @@ impl Request {
             ("session_token_utilization", answer.session_token_utilization),
         ];
         facts.extend(
-            percentages
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.to_owned(), json!(value?)))),
+            percentages.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value?)))),
         );
         facts
     }

@@ -116,8 +116,19 @@ impl TryFrom<GrantRow> for Grant {
     fn try_from(row: GrantRow) -> Result<Self, StoreError> {
         let state = state(&row)?;
         let GrantRow {
-            id, request, request_digest, policy, policy_digest, triggering_user, reason, approvers,
-            requested_at, status: _, expires_at: _, decided_at: _, decisions: _,
+            id,
+            request,
+            request_digest,
+            policy,
+            policy_digest,
+            triggering_user,
+            reason,
+            approvers,
+            requested_at,
+            status: _,
+            expires_at: _,
+            decided_at: _,
+            decisions: _,
         } = row;
         Ok(Self {
             id: id.into(),
@@ -139,7 +150,9 @@ fn state(row: &GrantRow) -> Result<State, StoreError> {
     let expires_at = timestamp(row.expires_at)?;
     let decided_at = row.decided_at.map(timestamp).transpose()?;
     let (yes, no): (Vec<_>, Vec<_>) = decisions.into_iter().partition(|decision| decision.approve);
-    let word = |d: DecisionRow| Ok::<_, StoreError>(Approval { person: d.person, comment: d.comment, at: timestamp(d.at)? });
+    let word = |d: DecisionRow| {
+        Ok::<_, StoreError>(Approval { person: d.person, comment: d.comment, at: timestamp(d.at)? })
+    };
     let approvals = yes.into_iter().map(word).collect::<Result<Vec<_>, _>>()?;
     let missing = || corrupt("a grant without the data of its status");
     Ok(match row.status.as_str() {
@@ -269,7 +282,10 @@ pub async fn decide(
     let mut tx = connection.begin().await?;
     // Locked before it is read: a statement that waits for the lock still sees the decisions as they were when it
     // began, and would not count the one that it waited for.
-    sqlx::query("SELECT 1 FROM grant_request WHERE id = $1 FOR UPDATE").bind(id.uuid()).execute(&mut *tx).await?;
+    sqlx::query("SELECT 1 FROM grant_request WHERE id = $1 FOR UPDATE")
+        .bind(id.uuid())
+        .execute(&mut *tx)
+        .await?;
     let row: Option<GrantRow> =
         sqlx::query_as(select_grant!("WHERE g.id = $1")).bind(id.uuid()).fetch_optional(&mut *tx).await?;
     let grant = Grant::try_from(row.ok_or(GrantError::NotFound)?)?;
