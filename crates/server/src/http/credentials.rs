@@ -6,7 +6,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::request::Parts;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cortex_core::Body;
 use jiff::{SignedDuration, Timestamp};
@@ -33,6 +33,7 @@ pub(super) struct Ask {
     #[schema(max_length = 64, example = "finance-data-publish")]
     policy: String,
     /// Some of its providers; all of them where this is missing.
+    #[schema(min_items = 1, max_items = 16)]
     targets: Option<Vec<String>>,
     /// Why, for the approver and the record; at most 500 bytes.
     #[schema(max_length = 500)]
@@ -127,6 +128,7 @@ impl<'a> Credential<'a> {
     responses(
         (status = 200, description = "The credentials; where one failed, its entry says why.", body = Answer),
         (status = 400, description = "Refused, or waiting for approval; the code says which.", body = OAuthError),
+        (status = 401, description = "No token.", body = OAuthError),
         (status = 413, description = "The body is too large."),
         (status = 415, description = "Not JSON.", body = OAuthError),
         (status = 502, description = "A cloud answered what was not asked.", body = OAuthError),
@@ -143,7 +145,10 @@ pub(super) async fn credentials(
         app.broker.noise.count("request", client.source, app.broker.clock.now());
         error
     };
-    let missing = || OAuthError::new("invalid_request", "send Authorization: Bearer and the run's token");
+    let missing = || {
+        OAuthError::new("invalid_request", "send Authorization: Bearer and the run's token")
+            .with_status(StatusCode::UNAUTHORIZED)
+    };
     let bearer = Zeroizing::new(bearer(&parts).ok_or_else(missing).map_err(count)?.to_owned());
     let ask = read(&parts.headers, &body).map_err(count)?;
     if bearer.starts_with(HANDLE_PREFIX) {
@@ -173,14 +178,15 @@ pub(super) async fn credentials(
 
 pub(super) fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Ask, OAuthError> {
     let ask: Ask = body::json(headers, bytes).map_err(|problem| {
-        let status = axum::http::StatusCode::from_u16(problem.status).unwrap_or_default();
+        let status = StatusCode::from_u16(problem.status).unwrap_or_default();
         OAuthError::new("invalid_request", problem.detail).with_status(status)
     })?;
     if ask.ttl_seconds.is_some_and(|ttl| !(60..=43_200).contains(&ttl)) {
         return Err(OAuthError::new("invalid_request", "ttl_seconds is 60 to 43,200"));
     }
-    if ask.reason.as_ref().is_some_and(|reason| reason.len() > REASON_MAX) {
-        return Err(OAuthError::new("invalid_request", format!("a reason has at most {REASON_MAX} bytes")));
+    if ask.reason.as_ref().is_some_and(|reason| reason.len() > REASON_MAX || reason.contains('\0')) {
+        let description = format!("a reason has at most {REASON_MAX} bytes and no NUL");
+        return Err(OAuthError::new("invalid_request", description));
     }
     Ok(ask)
 }
@@ -201,7 +207,7 @@ pub(super) async fn exchange_detached(
         Err(error) => {
             tracing::error!(%error, "an exchange failed; what it left open is ended by the supervisor");
             Err(OAuthError::new("server_error", "Cortex failed; nothing was released")
-                .with_status(axum::http::StatusCode::INTERNAL_SERVER_ERROR))
+                .with_status(StatusCode::INTERNAL_SERVER_ERROR))
         }
     }
 }

@@ -4,10 +4,14 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::openapi::{Content, OpenApi, RefOr};
 
 use crate::denial::Refused;
 use crate::store::StoreError;
 use crate::store::grants::GrantError;
+
+const JSON: &str = "application/json";
+const PROBLEM_JSON: &str = "application/problem+json";
 
 /// An error for a run (RFC 6749, section 5.2).
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -92,6 +96,9 @@ impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
         let (status, retry_after) = (self.status, self.retry_after);
         let mut response = (status, Json(self)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            challenge(&mut response);
+        }
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -206,12 +213,39 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self)).into_response();
-        let kind = HeaderValue::from_static("application/problem+json");
+        let kind = HeaderValue::from_static(PROBLEM_JSON);
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if status == StatusCode::UNAUTHORIZED {
-            let challenge = HeaderValue::from_static("Bearer realm=\"cortex\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            challenge(&mut response);
         }
         response
     }
+}
+
+/// Says how to authenticate (RFC 6750, section 3).
+fn challenge(response: &mut Response) {
+    let bearer = HeaderValue::from_static("Bearer realm=\"cortex\"");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+}
+
+/// Names the media type of problem details in the description: what is derived says JSON of every body.
+pub(super) fn describe(api: &mut OpenApi) {
+    for item in api.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in operations.into_iter().flatten() {
+            for response in operation.responses.responses.values_mut() {
+                if let RefOr::T(response) = response
+                    && response.content.get(JSON).is_some_and(is_problem)
+                    && let Some(content) = response.content.shift_remove(JSON)
+                {
+                    response.content.insert(PROBLEM_JSON.to_owned(), content);
+                }
+            }
+        }
+    }
+}
+
+fn is_problem(content: &RefOr<Content>) -> bool {
+    let RefOr::T(content) = content else { return false };
+    matches!(&content.schema, Some(RefOr::Ref(schema)) if schema.ref_location.ends_with("/Problem"))
 }

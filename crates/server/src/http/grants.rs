@@ -19,6 +19,7 @@ use crate::store::grants::{self, Word};
 const COMMENT_MAX: usize = 1_000;
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     /// `requested`, `approved`, `denied` or `expired`.
@@ -32,6 +33,7 @@ pub(super) struct ListQuery {
 
 /// A page of grants, newest first.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = GrantPage)]
 pub(super) struct Page {
     /// The grants.
     #[schema(value_type = Vec<Object>)]
@@ -85,7 +87,7 @@ fn parse_id(text: &str) -> Result<GrantId, Problem> {
 /// One grant, whole: what is asked, by whom, and where it stands.
 #[utoipa::path(
     get, path = "/v1/grants/{id}", tag = "grants", security(("bearer" = [])),
-    params(("id" = String, Path, description = "The grant.")),
+    params(("id" = Uuid, Path, description = "The grant.")),
     responses(
         (status = 200, description = "The grant.", body = Object),
         (status = 400, description = "Not an id.", body = Problem),
@@ -118,7 +120,7 @@ pub(super) struct Decision {
 /// Approve a grant. The approver is named by the policy and did not start the run.
 #[utoipa::path(
     post, path = "/v1/grants/{id}/approve", tag = "grants", security(("bearer" = [])),
-    params(("id" = String, Path, description = "The grant.")), request_body = Decision,
+    params(("id" = Uuid, Path, description = "The grant.")), request_body = Decision,
     responses(
         (status = 200, description = "The grant after this.", body = Object),
         (status = 400, description = "The body cannot be read.", body = Problem),
@@ -144,7 +146,7 @@ pub(super) async fn approve(
 /// Deny a grant; the run is told who did, when and why.
 #[utoipa::path(
     post, path = "/v1/grants/{id}/deny", tag = "grants", security(("bearer" = [])),
-    params(("id" = String, Path, description = "The grant.")), request_body = Decision,
+    params(("id" = Uuid, Path, description = "The grant.")), request_body = Decision,
     responses(
         (status = 200, description = "The grant after this.", body = Object),
         (status = 400, description = "The body cannot be read.", body = Problem),
@@ -178,8 +180,8 @@ async fn decide(
     caller.need(&[Role::Approver])?;
     let id = parse_id(id)?;
     let decision = if bytes.is_empty() { Decision::default() } else { body::json(headers, bytes)? };
-    if decision.comment.as_ref().is_some_and(|comment| comment.len() > COMMENT_MAX) {
-        return Err(Problem::bad_request(format!("a comment has at most {COMMENT_MAX} bytes")));
+    if decision.comment.as_ref().is_some_and(|comment| comment.len() > COMMENT_MAX || comment.contains('\0')) {
+        return Err(Problem::bad_request(format!("a comment has at most {COMMENT_MAX} bytes and no NUL")));
     }
     let broker = &app.broker;
     let valid = SignedDuration::from_secs(broker.grants.approved_ttl_s);

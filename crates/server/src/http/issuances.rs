@@ -16,6 +16,7 @@ use super::grants::page_size;
 use crate::store::issuances::{self, Filter, Issuance};
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     /// From this time on (RFC 3339).
@@ -47,6 +48,7 @@ pub(super) struct ListQuery {
 
 /// A page of the record, newest first.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = IssuancePage)]
 pub(super) struct Page {
     /// Issuances and denials.
     issuances: Vec<Issuance>,
@@ -131,7 +133,7 @@ pub(super) struct Entries {
 /// One issuance whole, by its id; or one denial, by its decision id.
 #[utoipa::path(
     get, path = "/v1/issuances/{id}", tag = "record", security(("bearer" = [])),
-    params(("id" = String, Path, description = "The issuance, the decision or the row.")),
+    params(("id" = Uuid, Path, description = "The issuance, the decision or the row.")),
     responses(
         (status = 200, description = "Everything on record about it.", body = Entries),
         (status = 400, description = "Not an id.", body = Problem),

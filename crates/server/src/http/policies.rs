@@ -26,6 +26,7 @@ pub(super) const READERS: [Role; 3] = [Role::Admin, Role::Approver, Role::Audito
 const DOCUMENTS_MAX: usize = 1_000;
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     /// The last name of the page before.
@@ -55,7 +56,7 @@ pub(super) async fn list(
     let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
     let after = query.after.unwrap_or_default();
     if !after.is_empty() {
-        name(&after)?;
+        name(&after).map_err(|_| Problem::bad_request("after is the name of a policy"))?;
     }
     let limit = super::grants::page_size(query.limit)?;
     Ok(Json(documents::list(&app.broker.pool, Kind::Policy, &after, limit).await?))
@@ -224,6 +225,7 @@ async fn versions(app: &App, name: &str) -> Result<Vec<Version>, Problem> {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DiffQuery {
     /// The older version; the one before `to` where this is missing.
