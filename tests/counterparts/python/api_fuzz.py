@@ -15,7 +15,6 @@ from typing import Any
 
 from report import Unexpected, report
 
-
 # A body over the limit is refused by its size alone, whatever else is wrong with it.
 CONFIG = """
 [checks]
