@@ -140,12 +140,11 @@ CREATE INDEX grant_decision_by_person ON grant_decision (person);
 CREATE TRIGGER grant_decision_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON grant_decision
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- Cortex's own signing keys. The private half is sealed under a key that is not in the database.
+-- Cortex's own signing keys, sealed under a key that is not in the database; their public halves are derived.
 -- Mutable: active_from, retire_at, retired_at.
 CREATE TABLE signing_key (
     kid         text PRIMARY KEY,
     sealed      bytea NOT NULL,              -- AES-256-GCM of the PKCS#8 key, the kid as associated data
-    jwk         jsonb NOT NULL,              -- the public half, as published
     created_at  timestamptz NOT NULL,
     active_from timestamptz NOT NULL,        -- published at once, signs from here
     retired_at  timestamptz                  -- no longer published

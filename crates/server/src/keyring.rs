@@ -6,7 +6,8 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
@@ -107,11 +108,20 @@ fn create(path: &Path, random: &dyn Random) -> std::io::Result<Zeroizing<String>
     Ok(hex)
 }
 
+/// A key that was opened: nothing of it is believed that the sealed half does not say.
+#[derive(Clone)]
+struct Opened {
+    key: Arc<SigningKey>,
+    jwk: Value,
+}
+
 /// The keys of a running replica.
 pub struct Keyring {
     issuer: Arc<TokenIssuer>,
     jwks: Arc<ArcSwap<Value>>,
     sealing: SealingKey,
+    /// The published keys, by id; opened once.
+    opened: Mutex<HashMap<String, Opened>>,
     stamp: Stamp,
 }
 
@@ -124,9 +134,17 @@ impl Keyring {
             make(&mut connection, &sealing, stamp.clock.now(), true, "system", &stamp).await?;
         }
         let rows = keys::published(&mut *connection).await?;
-        let key = current(&rows, stamp.clock.now()).ok_or(KeyringError::NoneActive)?;
-        let issuer = Arc::new(TokenIssuer::new(url, Arc::new(unseal(&sealing, key)?)));
-        Ok(Self { issuer, jwks: Arc::new(ArcSwap::from_pointee(jwks(&rows))), sealing, stamp })
+        let signs = current(&rows, stamp.clock.now()).ok_or(KeyringError::NoneActive)?;
+        let first = open(&sealing, signs)?;
+        let keyring = Self {
+            issuer: Arc::new(TokenIssuer::new(url, first.key)),
+            jwks: Arc::new(ArcSwap::from_pointee(Value::Null)),
+            sealing,
+            opened: Mutex::default(),
+            stamp,
+        };
+        keyring.take_over(&rows)?;
+        Ok(keyring)
     }
 
     /// Cortex as an issuer.
@@ -146,17 +164,42 @@ impl Keyring {
 
     /// Takes over what changed: new keys, retired ones, and a key whose time to sign has come.
     pub async fn refresh(&self, pool: &PgPool) -> Result<(), KeyringError> {
-        let rows = keys::published(pool).await?;
-        let key = current(&rows, self.stamp.clock.now()).ok_or(KeyringError::NoneActive)?;
-        if key.kid != self.issuer.key().kid() {
-            self.issuer.rotate(Arc::new(unseal(&self.sealing, key)?));
-            tracing::info!(kid = key.kid, "signing with another key from now on");
+        self.take_over(&keys::published(pool).await?)
+    }
+
+    fn take_over(&self, rows: &[KeyRow]) -> Result<(), KeyringError> {
+        let opened = self.open_all(rows);
+        let signs = current(rows, self.stamp.clock.now()).ok_or(KeyringError::NoneActive)?;
+        let Some(current) = opened.get(&signs.kid) else {
+            return Err(KeyringError::WrongKey(signs.kid.clone()));
+        };
+        if current.key.kid() != self.issuer.key().kid() {
+            self.issuer.rotate(Arc::clone(&current.key));
+            tracing::info!(kid = signs.kid, "signing with another key from now on");
         }
-        let set = jwks(&rows);
+        let keys: Vec<&Value> = rows.iter().filter_map(|row| Some(&opened.get(&row.kid)?.jwk)).collect();
+        let set = json!({ "keys": keys });
         if **self.jwks.load() != set {
             self.jwks.store(Arc::new(set));
         }
         Ok(())
+    }
+
+    /// Opens what is new. What does not open was not made by a Cortex that holds the encryption key: it is not
+    /// published, whoever wrote it into the database.
+    fn open_all(&self, rows: &[KeyRow]) -> HashMap<String, Opened> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.retain(|kid, _| rows.iter().any(|row| row.kid == *kid));
+        for row in rows {
+            if opened.contains_key(&row.kid) {
+                continue;
+            }
+            match open(&self.sealing, row) {
+                Ok(key) => drop(opened.insert(row.kid.clone(), key)),
+                Err(error) => tracing::error!(%error, "a signing key is not used and not published"),
+            }
+        }
+        opened.clone()
     }
 }
 
@@ -207,7 +250,6 @@ async fn make(
     let row = KeyRow {
         kid: key.kid().to_owned(),
         sealed: sealing.seal(key.kid(), &der)?,
-        jwk: public_jwk(&key, &der)?,
         created_at: stamp.clock.now(),
         active_from,
         retired_at: None,
@@ -216,9 +258,15 @@ async fn make(
     Ok(row)
 }
 
-fn unseal(sealing: &SealingKey, row: &KeyRow) -> Result<SigningKey, KeyringError> {
-    let der = sealing.open(&row.kid, &row.sealed).ok_or_else(|| KeyringError::WrongKey(row.kid.clone()))?;
-    Ok(SigningKey::from_pkcs8(&der)?)
+fn open(sealing: &SealingKey, row: &KeyRow) -> Result<Opened, KeyringError> {
+    let wrong = || KeyringError::WrongKey(row.kid.clone());
+    let der = sealing.open(&row.kid, &row.sealed).ok_or_else(wrong)?;
+    let key = SigningKey::from_pkcs8(&der)?;
+    if key.kid() != row.kid {
+        return Err(wrong());
+    }
+    let jwk = public_jwk(&key, &der)?;
+    Ok(Opened { key: Arc::new(key), jwk })
 }
 
 /// The public half as a JWK, with a self-signed certificate for verifiers that read only `x5c`.
@@ -233,8 +281,4 @@ fn public_jwk(key: &SigningKey, der: &[u8]) -> Result<Value, KeyringError> {
         "kty": "RSA", "use": "sig", "alg": "RS256", "kid": key.kid(), "n": n, "e": e,
         "x5c": [STANDARD.encode(certificate.der())],
     }))
-}
-
-fn jwks(rows: &[KeyRow]) -> Value {
-    json!({ "keys": rows.iter().map(|row| &row.jwk).collect::<Vec<_>>() })
 }

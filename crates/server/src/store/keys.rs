@@ -1,8 +1,7 @@
-//! Cortex's signing keys at rest: the public half in the clear, the private half sealed.
+//! Cortex's signing keys at rest, sealed. What is published is derived from what was opened, never read here.
 
 use cortex_core::record::{KeyChange, What};
 use jiff::Timestamp;
-use serde_json::Value;
 use sqlx::{Connection as _, PgConnection, PgExecutor};
 
 use super::row::{Stamp, insert};
@@ -15,8 +14,6 @@ pub struct KeyRow {
     pub kid: String,
     /// The private half, sealed.
     pub sealed: Vec<u8>,
-    /// The public half, as published.
-    pub jwk: Value,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it begins to sign.
@@ -39,9 +36,9 @@ pub async fn all(executor: impl PgExecutor<'_>) -> Result<Vec<KeyRow>, StoreErro
 }
 
 async fn keys(executor: impl PgExecutor<'_>, retired_too: bool) -> Result<Vec<KeyRow>, StoreError> {
-    type Raw = (String, Vec<u8>, Value, i64, i64, Option<i64>);
+    type Raw = (String, Vec<u8>, i64, i64, Option<i64>);
     let rows: Vec<Raw> = sqlx::query_as(
-        "SELECT kid, sealed, jwk, (extract(epoch FROM created_at) * 1000000)::int8,
+        "SELECT kid, sealed, (extract(epoch FROM created_at) * 1000000)::int8,
                 (extract(epoch FROM active_from) * 1000000)::int8,
                 (extract(epoch FROM retired_at) * 1000000)::int8
          FROM signing_key WHERE $1 OR retired_at IS NULL ORDER BY active_from DESC, kid",
@@ -50,11 +47,10 @@ async fn keys(executor: impl PgExecutor<'_>, retired_too: bool) -> Result<Vec<Ke
     .fetch_all(executor)
     .await?;
     rows.into_iter()
-        .map(|(kid, sealed, jwk, created_at, active_from, retired_at)| {
+        .map(|(kid, sealed, created_at, active_from, retired_at)| {
             Ok(KeyRow {
                 kid,
                 sealed,
-                jwk,
                 created_at: timestamp(created_at)?,
                 active_from: timestamp(active_from)?,
                 retired_at: retired_at.map(timestamp).transpose()?,
@@ -80,13 +76,12 @@ pub async fn add(
         return Ok(false);
     }
     sqlx::query(
-        "INSERT INTO signing_key (kid, sealed, jwk, created_at, active_from)
-         VALUES ($1, $2, $3, timestamptz 'epoch' + $4 * interval '1 microsecond',
-                 timestamptz 'epoch' + $5 * interval '1 microsecond')",
+        "INSERT INTO signing_key (kid, sealed, created_at, active_from)
+         VALUES ($1, $2, timestamptz 'epoch' + $3 * interval '1 microsecond',
+                 timestamptz 'epoch' + $4 * interval '1 microsecond')",
     )
     .bind(&key.kid)
     .bind(&key.sealed)
-    .bind(&key.jwk)
     .bind(micros(key.created_at))
     .bind(micros(key.active_from))
     .execute(&mut *tx)
