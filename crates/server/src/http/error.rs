@@ -4,7 +4,8 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::openapi::{Content, OpenApi, RefOr};
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
+use utoipa::openapi::{Content, ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
 
 use crate::denial::Refused;
 use crate::store::StoreError;
@@ -228,19 +229,54 @@ fn challenge(response: &mut Response) {
     response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
 }
 
-/// Names the media type of problem details in the description: what is derived says JSON of every body.
+/// What every route for people may answer besides its own.
+const TO_PEOPLE: [(&str, &str); 3] =
+    [("401", "No person."), ("403", "Not for this role."), ("503", "Come back later.")];
+/// What every route with a JSON body may answer besides its own.
+const TO_BODIES: [(&str, &str); 3] =
+    [("400", "The body cannot be read."), ("413", "The body is too large."), ("415", "Not JSON.")];
+/// What every route with query parameters may answer besides its own.
+const TO_QUERIES: [(&str, &str); 1] = [("400", "A parameter cannot be read.")];
+
+/// Completes the description: the errors that many routes share, and the media type of problem details.
 pub(super) fn describe(api: &mut OpenApi) {
     for item in api.paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().flatten() {
-            for response in operation.responses.responses.values_mut() {
-                if let RefOr::T(response) = response
-                    && response.content.get(JSON).is_some_and(is_problem)
-                    && let Some(content) = response.content.shift_remove(JSON)
-                {
-                    response.content.insert(PROBLEM_JSON.to_owned(), content);
-                }
-            }
+            add_shared_errors(operation);
+            name_media_type(operation);
+        }
+    }
+}
+
+fn add_shared_errors(operation: &mut Operation) {
+    let people = ["policies", "grants", "record"];
+    if !operation.tags.iter().flatten().any(|tag| people.contains(&tag.as_str())) {
+        return;
+    }
+    let mut shared = TO_PEOPLE.to_vec();
+    if operation.request_body.is_some() {
+        shared.extend(TO_BODIES);
+    }
+    let in_query =
+        |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(p) if p.parameter_in == ParameterIn::Query);
+    if operation.parameters.iter().flatten().any(in_query) {
+        shared.extend(TO_QUERIES);
+    }
+    for (status, description) in shared {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response = ResponseBuilder::new().description(description).content(JSON, content).build();
+        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.into());
+    }
+}
+
+fn name_media_type(operation: &mut Operation) {
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response
+            && response.content.get(JSON).is_some_and(is_problem)
+            && let Some(content) = response.content.shift_remove(JSON)
+        {
+            response.content.insert(PROBLEM_JSON.to_owned(), content);
         }
     }
 }

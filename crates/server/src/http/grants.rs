@@ -47,10 +47,6 @@ pub(super) struct Page {
     get, path = "/v1/grants", tag = "grants", security(("bearer" = [])), params(ListQuery),
     responses(
         (status = 200, description = "A page.", body = Page),
-        (status = 400, description = "A parameter cannot be read.", body = Problem),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn list(
@@ -91,10 +87,7 @@ fn parse_id(text: &str) -> Result<GrantId, Problem> {
     responses(
         (status = 200, description = "The grant.", body = Object),
         (status = 400, description = "Not an id.", body = Problem),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
         (status = 404, description = "No such grant.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn show(
@@ -123,14 +116,9 @@ pub(super) struct Decision {
     params(("id" = Uuid, Path, description = "The grant.")), request_body = Decision,
     responses(
         (status = 200, description = "The grant after this.", body = Object),
-        (status = 400, description = "The body cannot be read.", body = Problem),
-        (status = 401, description = "No person.", body = Problem),
         (status = 403, description = "Not this person's to decide.", body = Problem),
         (status = 404, description = "No such grant.", body = Problem),
         (status = 409, description = "Decided before.", body = Problem),
-        (status = 413, description = "The body is too large."),
-        (status = 415, description = "Not JSON.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn approve(
@@ -149,14 +137,9 @@ pub(super) async fn approve(
     params(("id" = Uuid, Path, description = "The grant.")), request_body = Decision,
     responses(
         (status = 200, description = "The grant after this.", body = Object),
-        (status = 400, description = "The body cannot be read.", body = Problem),
-        (status = 401, description = "No person.", body = Problem),
         (status = 403, description = "Not this person's to decide.", body = Problem),
         (status = 404, description = "No such grant.", body = Problem),
         (status = 409, description = "Decided before.", body = Problem),
-        (status = 413, description = "The body is too large."),
-        (status = 415, description = "Not JSON.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn deny(

@@ -31,9 +31,6 @@ pub(super) struct Guardrail {
     get, path = "/v1/guardrails", tag = "policies", security(("bearer" = [])),
     responses(
         (status = 200, description = "The guardrails.", body = [Version]),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Version>>, Problem> {
@@ -47,13 +44,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
     request_body = Vec<Guardrail>,
     responses(
         (status = 200, description = "What changed.", body = [Applied]),
-        (status = 400, description = "The body cannot be read.", body = Problem),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
-        (status = 413, description = "The body is too large."),
-        (status = 415, description = "Not JSON.", body = Problem),
         (status = 422, description = "Not accepted; nothing changed.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn apply(
@@ -90,10 +81,7 @@ fn check(name: &str, source: String) -> Result<Document, Problem> {
     params(("name" = String, Path, description = "The guardrail.", max_length = 64)),
     responses(
         (status = 200, description = "The guardrail.", body = Version),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
         (status = 404, description = "No such guardrail.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn show(
@@ -111,10 +99,7 @@ pub(super) async fn show(
     params(("name" = String, Path, description = "The guardrail.", max_length = 64)),
     responses(
         (status = 200, description = "What changed.", body = Applied),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
         (status = 404, description = "No such guardrail.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn retire(

@@ -61,10 +61,6 @@ pub(super) struct Page {
     get, path = "/v1/issuances", tag = "record", security(("bearer" = [])), params(ListQuery),
     responses(
         (status = 200, description = "A page.", body = Page),
-        (status = 400, description = "A parameter cannot be read.", body = Problem),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn list(
@@ -137,10 +133,7 @@ pub(super) struct Entries {
     responses(
         (status = 200, description = "Everything on record about it.", body = Entries),
         (status = 400, description = "Not an id.", body = Problem),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
         (status = 404, description = "Nothing is on record under it.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn show(

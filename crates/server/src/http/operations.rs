@@ -71,6 +71,9 @@ pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
         let labels = [("issuer", status.issuer.to_string())];
         let keys = u32::try_from(status.keys.keys).unwrap_or(u32::MAX);
         metrics::gauge!("cortex_jwks_keys", &labels).set(f64::from(keys));
+        if let Some(age) = status.keys.age {
+            metrics::gauge!("cortex_jwks_age_seconds", &labels).set(age.as_secs_f64());
+        }
     }
     let policies = u32::try_from(app.broker.library.catalogue().len()).unwrap_or(u32::MAX);
     metrics::gauge!("cortex_policies").set(f64::from(policies));

@@ -41,10 +41,6 @@ pub(super) struct ListQuery {
     get, path = "/v1/policies", tag = "policies", security(("bearer" = [])), params(ListQuery),
     responses(
         (status = 200, description = "A page.", body = [Version]),
-        (status = 400, description = "A parameter cannot be read.", body = Problem),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn list(
@@ -88,13 +84,7 @@ pub(super) struct Applications {
     post, path = "/v1/policies", tag = "policies", security(("bearer" = [])), request_body = Application,
     responses(
         (status = 200, description = "What changed.", body = Applications),
-        (status = 400, description = "The body cannot be read.", body = Problem),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
-        (status = 413, description = "The body is too large."),
-        (status = 415, description = "Not JSON.", body = Problem),
         (status = 422, description = "Not accepted, each fault with its line; nothing changed.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn apply(
@@ -133,10 +123,7 @@ pub(super) async fn apply(
     params(("name" = String, Path, description = "The policy.", max_length = 64)),
     responses(
         (status = 200, description = "The policy.", body = Version),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
         (status = 404, description = "No such policy.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn show(
@@ -154,10 +141,7 @@ pub(super) async fn show(
     params(("name" = String, Path, description = "The policy.", max_length = 64)),
     responses(
         (status = 200, description = "What changed.", body = Applied),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
         (status = 404, description = "No such policy.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn retire(
@@ -203,10 +187,7 @@ pub(super) async fn head(app: &App, kind: Kind, name: &str) -> Result<Version, P
     params(("name" = String, Path, description = "The policy.", max_length = 64)),
     responses(
         (status = 200, description = "The versions.", body = [Version]),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
         (status = 404, description = "No such policy.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn history(
@@ -240,11 +221,7 @@ pub(super) struct DiffQuery {
     params(("name" = String, Path, description = "The policy.", max_length = 64), DiffQuery),
     responses(
         (status = 200, description = "A unified diff.", body = String, content_type = "text/plain"),
-        (status = 400, description = "A parameter cannot be read.", body = Problem),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
         (status = 404, description = "No such policy or version.", body = Problem),
-        (status = 503, description = "Come back later.", body = Problem),
     )
 )]
 pub(super) async fn diff(
@@ -273,8 +250,6 @@ pub(super) async fn diff(
     params(("name" = String, Path, description = "The policy.", max_length = 64)),
     responses(
         (status = 200, description = "Cedar.", body = String, content_type = "text/plain"),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
         (status = 404, description = "No such policy.", body = Problem),
     )
 )]
@@ -319,12 +294,7 @@ pub(super) struct Question {
     params(("name" = String, Path, description = "The policy.", max_length = 64)), request_body = Question,
     responses(
         (status = 200, description = "The decision, with the rules that decide.", body = Object),
-        (status = 400, description = "The body cannot be read.", body = Problem),
-        (status = 401, description = "No person.", body = Problem),
-        (status = 403, description = "Not for this role.", body = Problem),
         (status = 404, description = "No such policy.", body = Problem),
-        (status = 413, description = "The body is too large."),
-        (status = 415, description = "Not JSON.", body = Problem),
         (status = 503, description = "The guardrails cannot be read.", body = Problem),
     )
 )]
