@@ -79,8 +79,10 @@ async fn the_first_policies_go_straight_onto_the_database_on_record_as_such() {
     assert!(history.contains("operator:olga") && history.lines().count() >= 3, "{history}");
     assert!(desk.says(&["policy", "retire", "hello"]).await.contains("no longer in force"));
     let mut connection = PgConnection::connect(&desk.database_url).await.unwrap();
-    let kinds: Vec<(String, String)> =
-        sqlx::query_as("SELECT kind, principal FROM record ORDER BY id").fetch_all(&mut connection).await.unwrap();
+    let kinds: Vec<(String, String)> = sqlx::query_as("SELECT kind, principal FROM record ORDER BY id")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
     let by = || "operator:olga".to_owned();
     let expected = [("policy.applied", by()), ("policy.applied", by()), ("policy.retired", by())];
     assert_eq!(kinds, expected.map(|(kind, by)| (kind.to_owned(), by)));
@@ -130,4 +132,20 @@ async fn without_issuers_or_a_database_serve_says_what_to_do() {
     let output = desk.run(&["serve"]).await;
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("[[issuers]]"));
+}
+
+#[tokio::test]
+async fn guardrails_that_do_not_go_together_change_nothing() {
+    let desk = Desk::new().await;
+    let rule = "@id(\"no-long-lives\")\nforbid (principal is Run, action == Action::\"issue\", resource)\nwhen { \
+                context.ttl_seconds > 7200 };\n";
+    let (one, two) = (desk.write("one.cedar", rule), desk.write("two.cedar", rule));
+    desk.says(&["policy", "apply", &one]).await;
+    let output = desk.run(&["policy", "apply", &two]).await;
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nothing was changed"), "{output:?}");
+    let list = desk.says(&["policy", "list"]).await;
+    assert!(list.contains("one") && !list.contains("two"), "{list}");
+    let empty = desk.write("empty.cedar", "// no rule\n");
+    assert!(!desk.run(&["policy", "apply", &empty]).await.status.success());
 }

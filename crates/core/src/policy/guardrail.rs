@@ -99,6 +99,10 @@ impl Guardrails {
             Ok(set) => set,
             Err(error) => return source.cedar(&DetailedError::from(&error), problems),
         };
+        if set.is_empty() || source.text.contains('\0') {
+            let what = "has no rule, or a NUL in a comment";
+            return source.fault(Position::START, what, "write Cedar `forbid` rules, or remove it", problems);
+        }
         for fault in engine.faults(&set) {
             source.cedar(&fault, problems);
         }

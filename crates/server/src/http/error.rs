@@ -177,6 +177,9 @@ impl Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Guardrails(problems) = error {
+            return Self::document(problems);
+        }
         tracing::error!(%error, "the database failed a request");
         match error {
             StoreError::Database(_) => Self::new(
@@ -264,8 +267,13 @@ fn add_shared_errors(operation: &mut Operation) {
         shared.extend(TO_QUERIES);
     }
     for (status, description) in shared {
-        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        let response = ResponseBuilder::new().description(description).content(JSON, content).build();
+        let mut response = ResponseBuilder::new().description(description);
+        // A body that is too large is refused before a handler sees it, in plain text.
+        if status != "413" {
+            let problem = Ref::from_schema_name("Problem");
+            response = response.content(JSON, ContentBuilder::new().schema(Some(problem)).build());
+        }
+        let response = response.build();
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.into());
     }
 }

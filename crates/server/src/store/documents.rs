@@ -1,6 +1,7 @@
 //! Policies and guardrails: every version, and which one is in force.
 
 use cortex_core::Digest;
+use cortex_core::policy::Guardrails;
 use cortex_core::record::{Change, What};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -125,9 +126,19 @@ pub async fn apply(
     for document in documents {
         applied.push(apply_one(&mut tx, document, by, stamp).await?);
     }
+    if documents.iter().any(|document| document.kind == Kind::Guardrail) {
+        compile_together(&mut tx).await?;
+    }
     announce(&mut tx, "documents").await?;
     tx.commit().await?;
     Ok(applied)
+}
+
+/// Guardrails are compiled as one set: what each of them passes alone, all of them have to pass together.
+async fn compile_together(tx: &mut PgConnection) -> Result<(), StoreError> {
+    let all = list(tx, Kind::Guardrail, "", i64::MAX).await?;
+    let sources: Vec<_> = all.iter().map(|version| (version.name.as_str(), version.source.as_str())).collect();
+    Guardrails::compile(&sources).map(drop).map_err(StoreError::Guardrails)
 }
 
 async fn lock(tx: &mut PgConnection) -> Result<(), sqlx::Error> {

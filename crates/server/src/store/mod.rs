@@ -11,6 +11,7 @@ mod row;
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use cortex_core::policy::Problem;
 use jiff::Timestamp;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -54,12 +55,19 @@ pub enum StoreError {
          grant to cortex_server, or set database.role to cortex_server"
     )]
     RoleTooStrong(String),
+    /// Guardrails that do not go together, such as two rules of one `@id`.
+    #[error("the guardrails do not go together, so nothing was changed: {}", faults(.0))]
+    Guardrails(Vec<Problem>),
     /// Postgres failed or is away.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
     /// A row does not read as what it should be.
     #[error("the database holds what this cortex cannot read: {0}")]
     Corrupt(String),
+}
+
+fn faults(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn options(config: &DatabaseConfig) -> Result<PgConnectOptions, StoreError> {
