@@ -1,8 +1,14 @@
 //! The product's promises, through HTTP and a real Postgres.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod attacks;
+mod bench;
 mod command_line;
 mod counterparts;
 mod crashes;

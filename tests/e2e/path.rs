@@ -50,7 +50,8 @@ async fn a_single_use_token_is_spent_by_its_first_exchange() {
 #[tokio::test]
 async fn a_lease_handle_fetches_the_same_credential_until_it_ends() {
     let world = TestWorld::start().await;
-    let answer = world.ask(&world.token(&first_run("r1")), json!({"policy": "first-steps", "targets": ["aws"]})).await;
+    let answer =
+        world.ask(&world.token(&first_run("r1")), json!({"policy": "first-steps", "targets": ["aws"]})).await;
     let entry = &answer.body["credentials"]["aws"];
     let handle = entry["lease_handle"].as_str().unwrap();
     let again = world.http.get(world.url("/v1/aws/first-steps")).header("authorization", handle);

@@ -65,14 +65,8 @@ impl Places {
 
     async fn from_set_up() -> Self {
         let mut command = Command::new("python3");
-        command
-            .arg(folder().join("setup.py"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit());
-        let output = command
-            .output()
-            .await
-            .expect("python3 runs the set-up of the counterparts");
+        command.arg(folder().join("setup.py")).stdin(Stdio::null()).stderr(Stdio::inherit());
+        let output = command.output().await.expect("python3 runs the set-up of the counterparts");
         assert!(output.status.success(), "the set-up of the counterparts failed");
         serde_json::from_slice(&output.stdout).expect("the set-up answers where things are")
     }
@@ -97,31 +91,18 @@ struct Server {
 
 impl Server {
     async fn start(mut command: Command) -> Self {
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().expect("the counterpart starts");
         let stdout = process.stdout.take().expect("its output is a pipe");
         let mut lines = BufReader::new(stdout).lines();
-        let line = timeout(START_DEADLINE, lines.next_line())
-            .await
-            .expect("the counterpart starts in time");
-        let line = line
-            .expect("its output is text")
-            .expect("the counterpart says where it listens");
+        let line = timeout(START_DEADLINE, lines.next_line()).await.expect("the counterpart starts in time");
+        let line = line.expect("its output is text").expect("the counterpart says where it listens");
         let address = serde_json::from_str(&line).expect("the address is JSON");
-        Self {
-            _process: process,
-            address,
-        }
+        Self { _process: process, address }
     }
 
     fn address(&self, name: &str) -> &str {
-        self.address
-            .get(name)
-            .and_then(Value::as_str)
-            .expect("the counterpart says where it listens")
+        self.address.get(name).and_then(Value::as_str).expect("the counterpart says where it listens")
     }
 }
 

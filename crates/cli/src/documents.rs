@@ -18,7 +18,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("customer-data-erasure.yaml", include_str!("../../../config/policies/customer-data-erasure.yaml")),
     ("finance-data-publish.yaml", include_str!("../../../config/policies/finance-data-publish.yaml")),
     ("ledger-api-read.yaml", include_str!("../../../config/policies/ledger-api-read.yaml")),
-    ("marketing-attribution-load.yaml", include_str!("../../../config/policies/marketing-attribution-load.yaml")),
+    (
+        "marketing-attribution-load.yaml",
+        include_str!("../../../config/policies/marketing-attribution-load.yaml"),
+    ),
     ("risk-scores-refresh.yaml", include_str!("../../../config/policies/risk-scores-refresh.yaml")),
     ("first-steps.yaml", include_str!("../../../config/dev/first-steps.yaml")),
     ("lifetime.cedar", include_str!("../../../config/guardrails/lifetime.cedar")),
@@ -84,7 +87,10 @@ impl Files {
                 if self.policies.insert(name.clone(), policy).is_none() {
                     return 0;
                 }
-                println!("{}: the policy {name} is in another file too; keep one of them", file.path.display());
+                println!(
+                    "{}: the policy {name} is in another file too; keep one of them",
+                    file.path.display()
+                );
                 1
             }
             Err(problems) => print(&file.path, &problems),
@@ -107,9 +113,11 @@ impl Files {
 
     /// The guardrails, compiled together.
     pub(crate) fn guardrails(&self) -> Result<Guardrails, Error> {
-        let sources: Vec<_> = self.guardrails.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-        Guardrails::compile(&sources)
-            .map_err(|problems| Error::Documents(format!("{} faults", print(Path::new("guardrails"), &problems))))
+        let sources: Vec<_> =
+            self.guardrails.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        Guardrails::compile(&sources).map_err(|problems| {
+            Error::Documents(format!("{} faults", print(Path::new("guardrails"), &problems)))
+        })
     }
 
     /// What is applied: every policy and guardrail.

@@ -77,7 +77,8 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
 }
 
 fn load(file: Option<PathBuf>) -> Result<Config, Error> {
-    let usual = || ["config/cortex.toml", "cortex.toml"].map(PathBuf::from).into_iter().find(|path| path.is_file());
+    let usual =
+        || ["config/cortex.toml", "cortex.toml"].map(PathBuf::from).into_iter().find(|path| path.is_file());
     let file = file.or_else(usual);
     Ok(Config::load(file.as_deref(), std::env::vars())?)
 }

@@ -123,17 +123,21 @@ impl World {
 pub fn configure(sandbox: &Sandbox, database_url: &str) -> Config {
     let mut config = Config::default();
     config.database.url = Some(database_url.to_owned());
-    config.issuers = [(RUNS, sandbox.issuer_url().to_owned(), Kind::Run), (PEOPLE, sandbox.people_url(), Kind::Person)]
-        .into_iter()
-        .filter_map(|(name, iss, kind)| {
-            let name: IssuerName = name.parse().ok()?;
-            Some(IssuerConfig::new(name, iss, kind, AUDIENCE))
-        })
-        .collect();
+    config.issuers =
+        [(RUNS, sandbox.issuer_url().to_owned(), Kind::Run), (PEOPLE, sandbox.people_url(), Kind::Person)]
+            .into_iter()
+            .filter_map(|(name, iss, kind)| {
+                let name: IssuerName = name.parse().ok()?;
+                Some(IssuerConfig::new(name, iss, kind, AUDIENCE))
+            })
+            .collect();
     let group = |name: &str| std::iter::once(format!("{PEOPLE}/{name}")).collect();
     config.roles = RolesConfig {
         admin: group("cortex-admins"),
-        approver: ["finance-admins", "privacy-officers", "cortex-admins"].iter().map(|g| format!("{PEOPLE}/{g}")).collect(),
+        approver: ["finance-admins", "privacy-officers", "cortex-admins"]
+            .iter()
+            .map(|g| format!("{PEOPLE}/{g}"))
+            .collect(),
         auditor: group("auditors"),
     };
     let providers = &mut config.providers;

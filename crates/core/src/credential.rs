@@ -62,10 +62,7 @@ pub struct Secret<K> {
 impl<K> Secret<K> {
     /// Seals `body`.
     pub fn seal(body: Body) -> Self {
-        Self {
-            body,
-            key: PhantomData,
-        }
+        Self { body, key: PhantomData }
     }
 
     /// Opens it; the key proves that this is allowed.

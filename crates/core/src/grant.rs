@@ -106,43 +106,25 @@ pub enum NotAllowed {
 impl Grant {
     /// Whether `person` may approve or deny this.
     pub fn may_decide(&self, person: &Person) -> Result<(), NotAllowed> {
-        if self
-            .triggering_user
-            .as_deref()
-            .is_some_and(|user| is_same(user, person))
-        {
+        if self.triggering_user.as_deref().is_some_and(|user| is_same(user, person)) {
             return Err(NotAllowed::OwnRequest);
         }
-        let by_group = self
-            .approvers
-            .groups
-            .iter()
-            .any(|group| person.groups.contains(group));
+        let by_group = self.approvers.groups.iter().any(|group| person.groups.contains(group));
         let by_name = self.approvers.people.iter().any(|name| is_named(name, person));
-        if by_group || by_name {
-            Ok(())
-        } else {
-            Err(NotAllowed::NotAnApprover)
-        }
+        if by_group || by_name { Ok(()) } else { Err(NotAllowed::NotAnApprover) }
     }
 }
 
 /// Whether a policy's `people` names this person: by their exact subject or their whole address.
 fn is_named(name: &str, person: &Person) -> bool {
-    name == person.subject
-        || person
-            .email
-            .as_deref()
-            .is_some_and(|email| email.eq_ignore_ascii_case(name))
+    name == person.subject || person.email.as_deref().is_some_and(|email| email.eq_ignore_ascii_case(name))
 }
 
 /// Whether a user name, as Airflow knows it, may be this person's: their subject, their address, or the part
 /// of it before the `@`. Loose on purpose: a false match costs one approver, a miss lets one approve their own.
 fn is_same(user: &str, person: &Person) -> bool {
     let email = person.email.as_deref();
-    let local = email
-        .and_then(|email| email.split_once('@'))
-        .map(|(local, _)| local);
+    let local = email.and_then(|email| email.split_once('@')).map(|(local, _)| local);
     [Some(person.subject.as_str()), email, local]
         .into_iter()
         .flatten()

@@ -177,9 +177,7 @@ impl TryFrom<&[u8]> for Digest {
     type Error = InvalidId;
 
     fn try_from(bytes: &[u8]) -> Result<Self, InvalidId> {
-        let bytes = bytes
-            .try_into()
-            .map_err(|_| InvalidId("a digest has 32 bytes".into()))?;
+        let bytes = bytes.try_into().map_err(|_| InvalidId("a digest has 32 bytes".into()))?;
         Ok(Self(bytes))
     }
 }
@@ -192,8 +190,6 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }

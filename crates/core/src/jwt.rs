@@ -48,11 +48,7 @@ impl SigningKey {
     }
 
     fn new(pair: KeyPair) -> Result<Self, KeyError> {
-        let mut key = Self {
-            kid: String::new(),
-            pair,
-            rng: SystemRandom::new(),
-        };
+        let mut key = Self { kid: String::new(), pair, rng: SystemRandom::new() };
         key.kid = key.thumbprint()?;
         Ok(key)
     }
@@ -89,11 +85,7 @@ impl SigningKey {
             kid: &'a str,
             typ: &'a str,
         }
-        let header = serde_json::to_vec(&Header {
-            alg: "RS256",
-            kid: &self.kid,
-            typ,
-        });
+        let header = serde_json::to_vec(&Header { alg: "RS256", kid: &self.kid, typ });
         let header = header.map_err(|_| KeyError::Crypto)?;
         let claims = Zeroizing::new(serde_json::to_vec(claims).map_err(|_| KeyError::Crypto)?);
         let mut token = Zeroizing::new(String::with_capacity((header.len() + claims.len()) * 4 / 3 + 360));
@@ -126,10 +118,7 @@ pub struct TokenIssuer {
 impl TokenIssuer {
     /// An issuer at `url` (the exact `iss`) that signs with `key`.
     pub fn new(url: String, key: Arc<SigningKey>) -> Self {
-        Self {
-            url,
-            current: ArcSwap::new(key),
-        }
+        Self { url, current: ArcSwap::new(key) }
     }
 
     /// The exact `iss` of its tokens.

@@ -210,9 +210,7 @@ impl Principal {
 
 impl Run {
     fn long_subject(&self) -> String {
-        let map_index = self
-            .map_index
-            .map_or_else(|| "-".to_owned(), |index| index.to_string());
+        let map_index = self.map_index.map_or_else(|| "-".to_owned(), |index| index.to_string());
         format!(
             "run:{}:{}:{}:{}:{map_index}:{}",
             self.issuer,
@@ -226,14 +224,13 @@ impl Run {
 
 fn escape(part: &str) -> String {
     use fmt::Write as _;
-    part.bytes()
-        .fold(String::with_capacity(part.len()), |mut out, byte| {
-            if byte.is_ascii_alphanumeric() || b"_.~+-".contains(&byte) {
-                out.push(char::from(byte));
-            } else {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "%{byte:02X}");
-            }
-            out
-        })
+    part.bytes().fold(String::with_capacity(part.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"_.~+-".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
 }

@@ -34,10 +34,7 @@ impl Hole {
 
     /// The hole's name in a policy.
     pub fn name(self) -> &'static str {
-        Self::ALL
-            .iter()
-            .find(|(_, hole)| *hole == self)
-            .map_or("", |(name, _)| name)
+        Self::ALL.iter().find(|(_, hole)| *hole == self).map_or("", |(name, _)| name)
     }
 
     fn value(self, run: &Run) -> Option<String> {
@@ -89,10 +86,7 @@ impl Template {
         while let Some(start) = rest.find(['{', '}']) {
             let (literal, tail) = rest.split_at(start);
             if literal.ends_with('$') {
-                return Err(invalid(
-                    text,
-                    "has `${`, which AWS would read as a policy variable",
-                ));
+                return Err(invalid(text, "has `${`, which AWS would read as a policy variable"));
             }
             let end = tail.strip_prefix('{').and_then(|inner| inner.find('}'));
             let Some(end) = end else {
@@ -145,18 +139,13 @@ impl Template {
 }
 
 fn checked(hole: Hole, run: &Run, allowed: fn(u8) -> bool) -> Result<String, BadValue> {
-    let refuse = |why| BadValue {
-        hole: hole.name(),
-        why,
-    };
+    let refuse = |why| BadValue { hole: hole.name(), why };
     let value = hole.value(run).ok_or_else(|| refuse("this run has none"))?;
     if value.contains("..") {
         return Err(refuse("it contains `..`"));
     }
     if !value.bytes().all(allowed) {
-        return Err(refuse(
-            "it contains a character that means something to the target",
-        ));
+        return Err(refuse("it contains a character that means something to the target"));
     }
     Ok(value)
 }
@@ -191,16 +180,7 @@ mod tests {
 
     #[test]
     fn braces_that_are_no_hole_are_refused() {
-        for text in [
-            "{",
-            "}",
-            "a{b",
-            "{dag}",
-            "{{dag_id}}",
-            "${dag_id}",
-            "{dag_id",
-            "${aws:username}",
-        ] {
+        for text in ["{", "}", "a{b", "{dag}", "{{dag_id}}", "${dag_id}", "{dag_id", "${aws:username}"] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
     }

@@ -58,10 +58,6 @@ impl Account {
         let dir = std::env::temp_dir();
         let open_to_all = |dir: &Path| dir.metadata().is_ok_and(|meta| meta.mode() & 0o001 != 0);
         let reachable = matches!(self, Self::Ours) || dir.ancestors().all(open_to_all);
-        if reachable && dir.is_absolute() && dir.as_os_str().len() <= LONGEST {
-            dir
-        } else {
-            "/tmp".into()
-        }
+        if reachable && dir.is_absolute() && dir.as_os_str().len() <= LONGEST { dir } else { "/tmp".into() }
     }
 }

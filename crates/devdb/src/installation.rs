@@ -25,15 +25,11 @@ pub(crate) fn locate() -> Result<PathBuf, DevDbError> {
         return bin_dir(&dir).ok_or(DevDbError::NotABinDir { dir });
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let versioned = VERSIONED
-        .iter()
-        .flat_map(|(root, prefix)| newest_first(Path::new(root), prefix));
+    let versioned = VERSIONED.iter().flat_map(|(root, prefix)| newest_first(Path::new(root), prefix));
     std::env::split_paths(&path)
         .chain(versioned)
         .find_map(|dir| bin_dir(&dir))
-        .ok_or_else(|| DevDbError::NotInstalled {
-            command: install_command(),
-        })
+        .ok_or_else(|| DevDbError::NotInstalled { command: install_command() })
 }
 
 /// `dir`, if the server's programs are there; where they are links, the folder that they lead to, because the
@@ -44,10 +40,7 @@ pub(crate) fn bin_dir(dir: &Path) -> Option<PathBuf> {
         return None;
     }
     let real = dir.join("postgres").canonicalize().ok()?;
-    real.parent()
-        .filter(|real| has_both(real))
-        .map(Path::to_path_buf)
-        .or_else(|| Some(dir.to_path_buf()))
+    real.parent().filter(|real| has_both(real)).map(Path::to_path_buf).or_else(|| Some(dir.to_path_buf()))
 }
 
 fn newest_first(root: &Path, prefix: &str) -> Vec<PathBuf> {
@@ -61,11 +54,7 @@ fn newest_first(root: &Path, prefix: &str) -> Vec<PathBuf> {
 
 /// `postgresql@17` is `[17]`, `9.6` is `[9, 6]`: numbers, so that 9.6 is older than 15.
 fn version(name: &OsStr, prefix: &str) -> Option<Vec<u32>> {
-    name.to_str()?
-        .strip_prefix(prefix)?
-        .split('.')
-        .map(|part| part.parse().ok())
-        .collect()
+    name.to_str()?.strip_prefix(prefix)?.split('.').map(|part| part.parse().ok()).collect()
 }
 
 fn install_command() -> &'static str {
@@ -118,10 +107,7 @@ mod tests {
             .map(|dir| dir.parent().unwrap().file_name().unwrap().to_owned())
             .collect();
         assert_eq!(names, ["17", "15", "9.6.1", "9.6"]);
-        assert_eq!(
-            version(OsStr::new("postgresql@17"), "postgresql@"),
-            Some(vec![17])
-        );
+        assert_eq!(version(OsStr::new("postgresql@17"), "postgresql@"), Some(vec![17]));
     }
 
     #[test]
@@ -157,10 +143,7 @@ mod tests {
             ("", "package manager"),
         ];
         for (os_release, expected) in cases {
-            assert!(
-                install_command_for(os_release).contains(expected),
-                "{os_release:?}"
-            );
+            assert!(install_command_for(os_release).contains(expected), "{os_release:?}");
         }
     }
 }

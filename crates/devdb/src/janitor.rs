@@ -35,8 +35,7 @@ impl Janitor {
 
     /// From now on this server is to be stopped when we are gone.
     pub(crate) fn watch(&mut self, server: &Child) -> Result<(), DevDbError> {
-        self.say(&server.id().to_string())
-            .map_err(DevDbError::io("talking to the database's janitor"))
+        self.say(&server.id().to_string()).map_err(DevDbError::io("talking to the database's janitor"))
     }
 
     /// The server was stopped: its process id may belong to somebody else from now on.

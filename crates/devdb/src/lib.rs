@@ -74,19 +74,12 @@ impl DevDb {
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(account.temp_dir())
             .map_err(DevDbError::io("making a folder for the database"))?;
-        account
-            .take(dir.path())
-            .map_err(DevDbError::io("giving the database's folder away"))?;
+        account.take(dir.path()).map_err(DevDbError::io("giving the database's folder away"))?;
         let mut janitor = Janitor::start(&account, dir.path())?;
         initdb(&bin, &account, dir.path()).await?;
         let server = spawn_server(&bin, &account, dir.path(), options)?;
         janitor.watch(&server)?;
-        let mut db = Self {
-            bin,
-            server,
-            janitor,
-            dir,
-        };
+        let mut db = Self { bin, server, janitor, dir };
         db.wait_until_ready().await?;
         Ok(db)
     }
@@ -105,16 +98,14 @@ impl DevDb {
 
     /// Makes an empty database.
     pub async fn create_database(&self, name: &str) -> Result<(), DevDbError> {
-        self.execute(format!("CREATE DATABASE {}", database_name(name)?))
-            .await
+        self.execute(format!("CREATE DATABASE {}", database_name(name)?)).await
     }
 
     /// Makes a database that is a copy of another, in a few hundredths of a second: tests migrate once and copy.
     /// Nobody may be connected to the template while it is copied.
     pub async fn create_database_from_template(&self, name: &str, template: &str) -> Result<(), DevDbError> {
         let (name, template) = (database_name(name)?, database_name(template)?);
-        self.execute(format!("CREATE DATABASE {name} TEMPLATE {template}"))
-            .await
+        self.execute(format!("CREATE DATABASE {name} TEMPLATE {template}")).await
     }
 
     async fn execute(&self, statement: String) -> Result<(), DevDbError> {
@@ -124,10 +115,7 @@ impl DevDb {
             connection.close().await
         };
         match timeout(STATEMENT_DEADLINE, run).await {
-            Ok(result) => result.map_err(|source| DevDbError::Refused {
-                source,
-                log: self.log_tail(),
-            }),
+            Ok(result) => result.map_err(|source| DevDbError::Refused { source, log: self.log_tail() }),
             Err(_) => Err(self.too_late("a statement", STATEMENT_DEADLINE)),
         }
     }
@@ -158,11 +146,7 @@ impl DevDb {
     }
 
     fn too_late(&self, step: &'static str, deadline: Duration) -> DevDbError {
-        DevDbError::Deadline {
-            step,
-            seconds: deadline.as_secs(),
-            log: self.log_tail(),
-        }
+        DevDbError::Deadline { step, seconds: deadline.as_secs(), log: self.log_tail() }
     }
 
     fn log_tail(&self) -> String {
@@ -176,11 +160,7 @@ impl DevDb {
         };
         let mut polls = STOP_DEADLINE.as_millis() / POLL.as_millis();
         while let Ok(None) = self.server.try_wait() {
-            let signal = if polls == 0 {
-                Signal::SIGKILL
-            } else {
-                Signal::SIGINT
-            };
+            let signal = if polls == 0 { Signal::SIGKILL } else { Signal::SIGINT };
             // It cannot be gone: it is our child and we have not waited for it yet.
             let _ = kill(pid, signal);
             polls = polls.saturating_sub(1);
@@ -209,36 +189,20 @@ async fn initdb(bin: &Path, account: &Account, dir: &Path) -> Result<(), DevDbEr
     ]);
     command.arg(data_dir(dir));
     let output = tokio::process::Command::from(command).kill_on_drop(true).output();
-    let output = timeout(INITDB_DEADLINE, output)
-        .await
-        .map_err(|_| DevDbError::Deadline {
-            step: "initdb",
-            seconds: INITDB_DEADLINE.as_secs(),
-            log: String::new(),
-        })?;
-    let output = output.map_err(DevDbError::io(format!(
-        "running {}",
-        bin.join("initdb").display()
-    )))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(DevDbError::InitDb {
-            output: tail(&output.stderr),
-        })
-    }
+    let output = timeout(INITDB_DEADLINE, output).await.map_err(|_| DevDbError::Deadline {
+        step: "initdb",
+        seconds: INITDB_DEADLINE.as_secs(),
+        log: String::new(),
+    })?;
+    let output = output.map_err(DevDbError::io(format!("running {}", bin.join("initdb").display())))?;
+    if output.status.success() { Ok(()) } else { Err(DevDbError::InitDb { output: tail(&output.stderr) }) }
 }
 
 fn spawn_server(bin: &Path, account: &Account, dir: &Path, options: Options) -> Result<Child, DevDbError> {
     let log = File::create(log_file(dir)).map_err(DevDbError::io("making the database's log file"))?;
     let commit = if options.durable { "on" } else { "off" };
     let mut command = account.command(&bin.join("postgres"));
-    command
-        .arg("-D")
-        .arg(data_dir(dir))
-        .arg("-k")
-        .arg(dir)
-        .args(["-p", "5432"]);
+    command.arg("-D").arg(data_dir(dir)).arg("-k").arg(dir).args(["-p", "5432"]);
     for setting in [
         "listen_addresses=",
         "max_connections=200",
@@ -256,10 +220,7 @@ fn spawn_server(bin: &Path, account: &Account, dir: &Path, options: Options) -> 
         // Ctrl-C in a terminal goes to the whole group; we stop the server ourselves, after its users.
         .process_group(0)
         .spawn()
-        .map_err(DevDbError::io(format!(
-            "running {}",
-            bin.join("postgres").display()
-        )))
+        .map_err(DevDbError::io(format!("running {}", bin.join("postgres").display())))
 }
 
 fn data_dir(dir: &Path) -> PathBuf {
@@ -272,9 +233,7 @@ fn log_file(dir: &Path) -> PathBuf {
 
 fn tail(log: &[u8]) -> String {
     let from = log.len().saturating_sub(LOG_TAIL);
-    String::from_utf8_lossy(log.get(from..).unwrap_or_default())
-        .trim()
-        .to_owned()
+    String::from_utf8_lossy(log.get(from..).unwrap_or_default()).trim().to_owned()
 }
 
 /// A name that needs no quotes, so that it can stand in a statement: names cannot be bound as parameters.

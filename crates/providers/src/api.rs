@@ -67,10 +67,7 @@ fn compile(value: &Value) -> Result<Target, Vec<TargetProblem>> {
         problems.take(&format!("/scopes/{at}"), check_scope(scope));
     }
     if target.scopes.len() > 64 {
-        problems.add(
-            "/scopes",
-            Fault::new("there are more than 64 scopes", "write fewer"),
-        );
+        problems.add("/scopes", Fault::new("there are more than 64 scopes", "write fewer"));
     }
     problems.finish(Some(target))
 }
@@ -117,22 +114,13 @@ fn check_audience(audience: &str) -> Result<(), Fault> {
 /// Whether a cloud that trusts Cortex as an issuer could take `url` for itself. An API behind AWS's gateway
 /// (`execute-api`) is a private API all the same.
 fn is_clouds(url: &Url) -> bool {
-    let host = url
-        .host_str()
-        .unwrap_or_else(|| url.path())
-        .trim_matches('.')
-        .to_ascii_lowercase();
+    let host = url.host_str().unwrap_or_else(|| url.path()).trim_matches('.').to_ascii_lowercase();
     let within =
         |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
     let aws = within("amazonaws.com") || within("amazonaws.com.cn") || within("amazonaws.eu");
-    let sts = aws
-        && host
-            .split('.')
-            .any(|label| label == "sts" || label == "sts-fips" || label == "tokens");
+    let sts = aws && host.split('.').any(|label| label == "sts" || label == "sts-fips" || label == "tokens");
     let google = within("googleapis.com") || within("gserviceaccount.com");
-    let snowflake = ["com", "cn", "mil"]
-        .iter()
-        .any(|top| within(&format!("snowflakecomputing.{top}")));
+    let snowflake = ["com", "cn", "mil"].iter().any(|top| within(&format!("snowflakecomputing.{top}")));
     sts || google || snowflake
 }
 
@@ -147,10 +135,7 @@ impl Api {
     pub(crate) fn new(config: &ProvidersConfig, issuer: &Arc<TokenIssuer>) -> Self {
         let mut reserved = config.reserved_audiences();
         reserved.push(issuer.url().to_owned());
-        Self {
-            reserved,
-            issuer: Arc::clone(issuer),
-        }
+        Self { reserved, issuer: Arc::clone(issuer) }
     }
 
     fn check_reserved(&self, audience: &str) -> Result<(), Refusal> {
@@ -200,18 +185,7 @@ impl<K: 'static> Provider<K> for Api {
         let rendered = json!({ "audience": target.audience, "scope": scope, "ttl_seconds": ttl.as_secs() });
         let lease = local::lease(ask, expires_at, Revocation::Introspection);
         let key = self.issuer.key();
-        let mint = Mint::Local(Box::new(local::Jwt {
-            key,
-            typ: "at+jwt",
-            claims,
-            lease,
-            details,
-        }));
-        Ok(Plan {
-            scope: rendered,
-            ttl,
-            worst_case_expiry: expires_at,
-            mint,
-        })
+        let mint = Mint::Local(Box::new(local::Jwt { key, typ: "at+jwt", claims, lease, details }));
+        Ok(Plan { scope: rendered, ttl, worst_case_expiry: expires_at, mint })
     }
 }

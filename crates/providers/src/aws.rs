@@ -99,38 +99,17 @@ fn compile(value: &Value) -> Result<Compiled, Vec<TargetProblem>> {
     let partition = role.as_ref().map(RoleArn::partition);
     let rules = Rules::parse(&target.allow, partition, &mut problems);
     let region = target.region.as_deref();
-    problems.take(
-        "/region",
-        region.map_or(Ok(()), |region| check_region(region, partition)),
-    );
+    problems.take("/region", region.map_or(Ok(()), |region| check_region(region, partition)));
     let tags = compile_tags(&target.tags, &mut problems);
     let external_id = target.external_id.as_deref();
-    problems.take(
-        "/external_id",
-        external_id.map_or(Ok(()), |id| check_external_id(id, target.method)),
-    );
-    let Target {
-        region,
-        method,
-        external_id,
-        ..
-    } = target;
-    problems.finish(role.map(|role| Compiled {
-        role,
-        rules,
-        region,
-        tags,
-        method,
-        external_id,
-    }))
+    problems.take("/external_id", external_id.map_or(Ok(()), |id| check_external_id(id, target.method)));
+    let Target { region, method, external_id, .. } = target;
+    problems.finish(role.map(|role| Compiled { role, rules, region, tags, method, external_id }))
 }
 
 fn check_region(region: &str, partition: Option<&str>) -> Result<(), Fault> {
     if !is_region(region) {
-        return Err(Fault::new(
-            format!("{region:?} is not a region"),
-            "write one such as eu-west-1",
-        ));
+        return Err(Fault::new(format!("{region:?} is not a region"), "write one such as eu-west-1"));
     }
     match partition {
         Some(partition) if partition_of(region) != partition => Err(Fault::new(
@@ -149,19 +128,13 @@ fn check_external_id(id: &str, method: MethodName) -> Result<(), Fault> {
     if is_external_id(id) {
         return Ok(());
     }
-    Err(Fault::new(
-        "the external id is not one",
-        "write 2 to 1224 of A-Z a-z 0-9 _ + = , . @ : / -",
-    ))
+    Err(Fault::new("the external id is not one", "write 2 to 1224 of A-Z a-z 0-9 _ + = , . @ : / -"))
 }
 
 fn compile_tags(tags: &BTreeMap<String, String>, problems: &mut Problems) -> BTreeMap<String, Template> {
     if tags.len() > MAX_TAGS {
         let message = format!("there are {} tags", tags.len());
-        problems.add(
-            "/tags",
-            Fault::new(message, format!("write at most {MAX_TAGS}; AWS takes 50")),
-        );
+        problems.add("/tags", Fault::new(message, format!("write at most {MAX_TAGS}; AWS takes 50")));
     }
     let mut compiled = BTreeMap::new();
     let mut seen: Vec<String> = Vec::new();
@@ -172,10 +145,7 @@ fn compile_tags(tags: &BTreeMap<String, String>, problems: &mut Problems) -> BTr
         let fits = value.len() <= 256 && value.bytes().all(|b| is_tag(b) || b"{}".contains(&b));
         if !fits {
             let message = "the tag's value has characters that AWS refuses, or more than 256";
-            problems.add(
-                &pointer,
-                Fault::new(message, "use A-Z a-z 0-9, spaces and _ . : / = + - @"),
-            );
+            problems.add(&pointer, Fault::new(message, "use A-Z a-z 0-9, spaces and _ . : / = + - @"));
         } else if let Some(template) = problems.take(&pointer, bounded_template(value)) {
             compiled.insert(key.clone(), template);
         }
@@ -186,16 +156,10 @@ fn compile_tags(tags: &BTreeMap<String, String>, problems: &mut Problems) -> BTr
 fn check_tag_key(key: &str, seen: &[String]) -> Result<(), Fault> {
     let lower = key.to_ascii_lowercase();
     if OWN_TAGS.contains(&lower.as_str()) {
-        return Err(Fault::new(
-            format!("Cortex sets the tag {lower} itself"),
-            "choose another name",
-        ));
+        return Err(Fault::new(format!("Cortex sets the tag {lower} itself"), "choose another name"));
     }
     if seen.contains(&lower) {
-        return Err(Fault::new(
-            "AWS does not tell tags apart by case",
-            "choose another name",
-        ));
+        return Err(Fault::new("AWS does not tell tags apart by case", "choose another name"));
     }
     if lower.starts_with("aws:") || !(1..=128).contains(&key.len()) || !key.bytes().all(is_tag) {
         let message = format!("{key:?} is not a tag's name");
@@ -219,9 +183,7 @@ pub(crate) struct Aws {
 
 impl Aws {
     pub(crate) fn new(config: &AwsConfig, issuer: &Arc<TokenIssuer>) -> Self {
-        Self {
-            shared: Arc::new(sts::Sts::new(config.clone(), Arc::clone(issuer))),
-        }
+        Self { shared: Arc::new(sts::Sts::new(config.clone(), Arc::clone(issuer))) }
     }
 
     fn config(&self) -> &AwsConfig {
@@ -245,10 +207,7 @@ impl Aws {
         match compiled.method {
             MethodName::WebIdentity => Ok(Method::WebIdentity),
             MethodName::AssumeRole => {
-                let external_id = compiled
-                    .external_id
-                    .as_ref()
-                    .or(self.config().external_id.as_ref());
+                let external_id = compiled.external_id.as_ref().or(self.config().external_id.as_ref());
                 let external_id = external_id.cloned().ok_or_else(|| {
                     refusal(
                         "The target assumes a role without an external id.".to_owned(),
@@ -268,9 +227,8 @@ impl<K: 'static> Provider<K> for Aws {
         let region = self.region(&compiled)?;
         let method = self.method(&compiled)?;
         let policy = compiled.rules.render(ask.run)?;
-        let policy_text = policy
-            .text()
-            .map_err(|error| refusal(error.to_string(), "Report this as a defect."))?;
+        let policy_text =
+            policy.text().map_err(|error| refusal(error.to_string(), "Report this as a defect."))?;
         if policy_text.len() > MAX_PLAIN {
             return Err(too_large(policy_text.len()).into());
         }
@@ -300,16 +258,8 @@ impl<K: 'static> Provider<K> for Aws {
             planned,
         };
         let worst_case_expiry = planned.worst_case(ttl, &self.config().calls, 1);
-        let mint = Mint::Remote(Remote::new(sts::AssumeRole {
-            sts: Arc::clone(&self.shared),
-            request,
-        }));
-        Ok(Plan {
-            scope,
-            ttl,
-            worst_case_expiry,
-            mint,
-        })
+        let mint = Mint::Remote(Remote::new(sts::AssumeRole { sts: Arc::clone(&self.shared), request }));
+        Ok(Plan { scope, ttl, worst_case_expiry, mint })
     }
 }
 
@@ -335,9 +285,7 @@ fn tags(compiled: &Compiled, ask: &Ask<'_>) -> Result<BTreeMap<String, String>, 
     for (key, template) in &compiled.tags {
         tags.insert(key.clone(), template.fill(ask.run, is_tag)?);
     }
-    let fault = tags
-        .iter()
-        .find(|(_, value)| value.len() > 256 || !value.bytes().all(is_tag));
+    let fault = tags.iter().find(|(_, value)| value.len() > 256 || !value.bytes().all(is_tag));
     match fault {
         None => Ok(tags),
         Some((key, _)) => Err(refusal(
@@ -348,8 +296,5 @@ fn tags(compiled: &Compiled, ask: &Ask<'_>) -> Result<BTreeMap<String, String>, 
 }
 
 fn refusal(message: String, remedy: &str) -> Refusal {
-    Refusal {
-        message,
-        remedy: remedy.to_owned(),
-    }
+    Refusal { message, remedy: remedy.to_owned() }
 }

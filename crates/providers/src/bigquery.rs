@@ -87,31 +87,18 @@ impl PoolProvider {
 pub(crate) fn parse_provider(name: &str) -> Result<PoolProvider, Fault> {
     let id = |id: &str| {
         (4..=32).contains(&id.len())
-            && id
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
     let parts: Vec<_> = name.split('/').collect();
-    if let [
-        "projects",
-        number,
-        "locations",
-        "global",
-        "workloadIdentityPools",
-        pool,
-        "providers",
-        provider,
-    ] = parts.as_slice()
+    if let ["projects", number, "locations", "global", "workloadIdentityPools", pool, "providers", provider] =
+        parts.as_slice()
         && (1..=20).contains(&number.len())
         && number.bytes().all(|b| b.is_ascii_digit())
         && id(pool)
         && id(provider)
     {
         let pool = format!("projects/{number}/locations/global/workloadIdentityPools/{pool}");
-        return Ok(PoolProvider {
-            name: name.to_owned(),
-            pool,
-        });
+        return Ok(PoolProvider { name: name.to_owned(), pool });
     }
     Err(Fault::new(
         format!("{name:?} is not a workload identity pool's provider"),
@@ -131,12 +118,7 @@ struct Compiled {
 impl Compiled {
     fn resource(&self) -> String {
         let account = self.service_account.as_ref().map(|account| format!("/{account}"));
-        format!(
-            "bigquery:{}/{}{}",
-            self.project,
-            self.grant,
-            account.unwrap_or_default()
-        )
+        format!("bigquery:{}/{}{}", self.project, self.grant, account.unwrap_or_default())
     }
 }
 
@@ -153,24 +135,9 @@ fn compile(value: &Value) -> Result<Compiled, Vec<TargetProblem>> {
     for (at, scope) in target.scopes.iter().enumerate().take(16) {
         problems.take(&format!("/scopes/{at}"), check_scope(scope));
     }
-    let scopes = target
-        .scopes
-        .iter()
-        .map(|scope| format!("{SCOPE_PREFIX}{scope}"))
-        .collect();
-    let Target {
-        project,
-        grant,
-        service_account,
-        ..
-    } = target;
-    problems.finish(Some(Compiled {
-        project,
-        grant,
-        provider,
-        service_account,
-        scopes,
-    }))
+    let scopes = target.scopes.iter().map(|scope| format!("{SCOPE_PREFIX}{scope}")).collect();
+    let Target { project, grant, service_account, .. } = target;
+    problems.finish(Some(Compiled { project, grant, provider, service_account, scopes }))
 }
 
 /// A project's id, which older ones have within a domain: `example.com:project`.
@@ -180,10 +147,7 @@ fn check_project(project: &str) -> Result<(), Fault> {
     if starts && (6..=94).contains(&project.len()) && project.bytes().all(allowed) {
         return Ok(());
     }
-    Err(Fault::new(
-        format!("{project:?} is not a project's id"),
-        "write one such as acme-finance",
-    ))
+    Err(Fault::new(format!("{project:?} is not a project's id"), "write one such as acme-finance"))
 }
 
 /// A grant becomes a part of `principalSet://…/attribute.grant/<grant>`.
@@ -192,10 +156,7 @@ fn check_grant(grant: &str) -> Result<(), Fault> {
     if (1..=100).contains(&grant.len()) && grant.bytes().all(allowed) {
         return Ok(());
     }
-    Err(Fault::new(
-        format!("{grant:?} is not a grant"),
-        "write 1 to 100 of A-Z a-z 0-9 _ -",
-    ))
+    Err(Fault::new(format!("{grant:?} is not a grant"), "write 1 to 100 of A-Z a-z 0-9 _ -"))
 }
 
 fn check_service_account(email: &str) -> Result<(), Fault> {
@@ -211,10 +172,7 @@ fn check_service_account(email: &str) -> Result<(), Fault> {
         return Ok(());
     }
     let message = format!("{email:?} is not a service account");
-    Err(Fault::new(
-        message,
-        "write its address, such as publish@acme-finance.iam.gserviceaccount.com",
-    ))
+    Err(Fault::new(message, "write its address, such as publish@acme-finance.iam.gserviceaccount.com"))
 }
 
 fn check_scope(scope: &str) -> Result<(), Fault> {
@@ -223,10 +181,7 @@ fn check_scope(scope: &str) -> Result<(), Fault> {
         return Ok(());
     }
     let message = format!("{scope:?} is not the last part of a scope");
-    Err(Fault::new(
-        message,
-        "write one such as bigquery, without https://www.googleapis.com/auth/",
-    ))
+    Err(Fault::new(message, "write one such as bigquery, without https://www.googleapis.com/auth/"))
 }
 
 /// `BigQuery`, configured.
@@ -236,9 +191,7 @@ pub(crate) struct BigQuery {
 
 impl BigQuery {
     pub(crate) fn new(config: &BigQueryConfig, issuer: &Arc<TokenIssuer>) -> Self {
-        Self {
-            shared: Arc::new(Federation::new(config.clone(), Arc::clone(issuer))),
-        }
+        Self { shared: Arc::new(Federation::new(config.clone(), Arc::clone(issuer))) }
     }
 
     fn provider(&self, compiled: &Compiled) -> Result<PoolProvider, Refusal> {
@@ -297,15 +250,7 @@ impl<K: 'static> Provider<K> for BigQuery {
             ttl,
             planned,
         };
-        let mint = Mint::Remote(Remote::new(Exchange {
-            federation: Arc::clone(&self.shared),
-            request,
-        }));
-        Ok(Plan {
-            scope,
-            ttl,
-            worst_case_expiry,
-            mint,
-        })
+        let mint = Mint::Remote(Remote::new(Exchange { federation: Arc::clone(&self.shared), request }));
+        Ok(Plan { scope, ttl, worst_case_expiry, mint })
     }
 }

@@ -38,10 +38,7 @@ pub(crate) struct Planned {
 
 impl Planned {
     pub(crate) fn new(now: Timestamp) -> Self {
-        Self {
-            now,
-            at: Instant::now(),
-        }
+        Self { now, at: Instant::now() }
     }
 
     /// The time now: the plan's, and what has passed since on the monotonic clock.
@@ -63,9 +60,7 @@ impl Planned {
 
     /// The latest end of a credential that lives for `ttl` and is minted under `calls` calls of these limits.
     pub(crate) fn worst_case(self, ttl: SignedDuration, limits: &CallLimits, calls: i32) -> Timestamp {
-        let slack = QUEUE
-            .saturating_add(limits.timeout.saturating_mul(calls))
-            .saturating_add(SKEW);
+        let slack = QUEUE.saturating_add(limits.timeout.saturating_mul(calls)).saturating_add(SKEW);
         add(self.now, ttl.saturating_add(slack))
     }
 }
@@ -112,9 +107,7 @@ where
     let mut retry = 0;
     loop {
         let until = deadline.min(Instant::now() + limits.attempt_timeout.unsigned_abs());
-        let outcome = tokio::time::timeout_at(until, attempt())
-            .await
-            .unwrap_or_else(|_| no_answer());
+        let outcome = tokio::time::timeout_at(until, attempt()).await.unwrap_or_else(|_| no_answer());
         let error = match outcome {
             Attempt::Done(value) => return Ok(value),
             Attempt::Failed(error) => return Err(lost.unwrap_or(error)),
@@ -142,10 +135,7 @@ fn no_answer<T>() -> Attempt<T> {
 /// When to try again: after the pause, and not before the cloud said.
 fn resume(error: &MintError, pause: Duration) -> Instant {
     let asked = match error {
-        MintError::Unavailable {
-            retry_after: Some(seconds),
-            ..
-        } => Duration::from_secs((*seconds).into()),
+        MintError::Unavailable { retry_after: Some(seconds), .. } => Duration::from_secs((*seconds).into()),
         _ => Duration::ZERO,
     };
     Instant::now() + pause.max(asked)
@@ -172,24 +162,15 @@ mod tests {
     }
 
     fn unavailable(retry_after: Option<u32>) -> MintError {
-        MintError::Unavailable {
-            message: "later".into(),
-            retry_after,
-        }
+        MintError::Unavailable { message: "later".into(), retry_after }
     }
 
     fn lost() -> MintError {
-        MintError::Indeterminate {
-            message: "lost".into(),
-        }
+        MintError::Indeterminate { message: "lost".into() }
     }
 
     fn refused() -> MintError {
-        MintError::Refused {
-            code: "No".into(),
-            message: "no".into(),
-            remedy: "none".into(),
-        }
+        MintError::Refused { code: "No".into(), message: "no".into(), remedy: "none".into() }
     }
 
     /// Plays the tries in order; answers the result and how many were made.
@@ -212,10 +193,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_final() {
-        assert_eq!(
-            play(vec![Attempt::Failed(refused()), Attempt::Done(1)]).await,
-            (Err(refused()), 1)
-        );
+        assert_eq!(play(vec![Attempt::Failed(refused()), Attempt::Done(1)]).await, (Err(refused()), 1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -243,11 +221,7 @@ mod tests {
         let begun = Instant::now();
         let result: Result<u8, _> = with_retries(&limits(), issuance_id(), std::future::pending).await;
         assert!(matches!(result, Err(MintError::Indeterminate { .. })));
-        assert!(
-            begun.elapsed() <= Duration::from_secs(10),
-            "{:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() <= Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -100,10 +100,7 @@ impl Default for AwsConfig {
 impl AwsConfig {
     /// The STS endpoint for `region`, if it is not AWS's own.
     pub(crate) fn endpoint_for(&self, region: &str) -> Option<&str> {
-        self.endpoints
-            .get(region)
-            .or(self.endpoint.as_ref())
-            .map(String::as_str)
+        self.endpoints.get(region).or(self.endpoint.as_ref()).map(String::as_str)
     }
 }
 
@@ -224,17 +221,9 @@ impl ProvidersConfig {
         self.bigquery.validate(&mut faults);
         self.snowflake.validate(&mut faults);
         for audience in &self.api.reserved_audiences {
-            faults.unless(
-                !audience.is_empty(),
-                "api.reserved_audiences",
-                "has an empty entry: remove it",
-            );
+            faults.unless(!audience.is_empty(), "api.reserved_audiences", "has an empty entry: remove it");
         }
-        if faults.0.is_empty() {
-            Ok(())
-        } else {
-            Err(faults.0)
-        }
+        if faults.0.is_empty() { Ok(()) } else { Err(faults.0) }
     }
 }
 
@@ -263,18 +252,8 @@ impl Faults {
         let least = SignedDuration::from_millis(10);
         let most = SignedDuration::from_mins(5);
         self.between(&format!("{provider}.calls.timeout"), calls.timeout, least, most);
-        self.between(
-            &format!("{provider}.calls.attempt_timeout"),
-            calls.attempt_timeout,
-            least,
-            most,
-        );
-        self.between(
-            &format!("{provider}.calls.connect_timeout"),
-            calls.connect_timeout,
-            least,
-            most,
-        );
+        self.between(&format!("{provider}.calls.attempt_timeout"), calls.attempt_timeout, least, most);
+        self.between(&format!("{provider}.calls.connect_timeout"), calls.connect_timeout, least, most);
         let option = format!("{provider}.calls.retries");
         self.unless(
             calls.retries <= 2,
@@ -291,9 +270,7 @@ fn endpoint_fault(url: &str) -> Option<&'static str> {
     };
     let loopback = match url.host_str() {
         Some("localhost" | "[::1]") => true,
-        Some(host) => host
-            .parse::<std::net::Ipv4Addr>()
-            .is_ok_and(|ip| ip.is_loopback()),
+        Some(host) => host.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback()),
         None => return Some("has no host: write https:// and a host"),
     };
     match url.scheme() {
@@ -342,25 +319,16 @@ impl AwsConfig {
 
 impl BigQueryConfig {
     fn validate(&self, faults: &mut Faults) {
-        let provider = self
-            .provider
-            .as_deref()
-            .is_none_or(|name| crate::bigquery::parse_provider(name).is_ok());
+        let provider =
+            self.provider.as_deref().is_none_or(|name| crate::bigquery::parse_provider(name).is_ok());
         faults.unless(
             provider,
             "bigquery.provider",
             "is not projects/<number>/locations/global/workloadIdentityPools/<pool>/providers/<provider>",
         );
-        faults.unless(
-            is_host(&self.universe_domain),
-            "bigquery.universe_domain",
-            "is not a domain name",
-        );
+        faults.unless(is_host(&self.universe_domain), "bigquery.universe_domain", "is not a domain name");
         faults.endpoint("bigquery.token_endpoint", self.token_endpoint.as_ref());
-        faults.endpoint(
-            "bigquery.iam_credentials_endpoint",
-            self.iam_credentials_endpoint.as_ref(),
-        );
+        faults.endpoint("bigquery.iam_credentials_endpoint", self.iam_credentials_endpoint.as_ref());
         let (least, most) = (SignedDuration::from_mins(1), SignedDuration::from_hours(12));
         let lifetime = self.max_service_account_lifetime;
         faults.between("bigquery.max_service_account_lifetime", lifetime, least, most);
@@ -373,33 +341,18 @@ impl SnowflakeConfig {
         faults.unless(is_host(&self.domain), "snowflake.domain", "is not a domain name");
         for (account, own) in &self.accounts {
             let host = own.host.as_deref().is_none_or(is_host);
-            faults.unless(
-                host,
-                &format!("snowflake.accounts.{account}.host"),
-                "is not a host name",
-            );
+            faults.unless(host, &format!("snowflake.accounts.{account}.host"), "is not a host name");
         }
         let audience = !self.workload_identity_audience.is_empty();
-        faults.unless(
-            audience,
-            "snowflake.workload_identity_audience",
-            "is empty: write an audience",
-        );
+        faults.unless(audience, "snowflake.workload_identity_audience", "is empty: write an audience");
         let once = self.workload_identity_subject.matches("{user}").count() == 1;
-        faults.unless(
-            once,
-            "snowflake.workload_identity_subject",
-            "has to have {user} once",
-        );
+        faults.unless(once, "snowflake.workload_identity_subject", "has to have {user} once");
     }
 }
 
 fn is_host(host: &str) -> bool {
     let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    host.len() <= 253
-        && host
-            .split('.')
-            .all(|label| !label.is_empty() && label.bytes().all(inner))
+    host.len() <= 253 && host.split('.').all(|label| !label.is_empty() && label.bytes().all(inner))
 }
 
 #[cfg(test)]
@@ -413,12 +366,9 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_https_or_on_this_machine() {
-        for url in [
-            "https://sts.example.com",
-            "http://127.0.0.1:8080/sts",
-            "http://localhost:1",
-            "http://[::1]:9",
-        ] {
+        for url in
+            ["https://sts.example.com", "http://127.0.0.1:8080/sts", "http://localhost:1", "http://[::1]:9"]
+        {
             assert_eq!(endpoint_fault(url), None, "{url}");
         }
         let refused = [
@@ -446,29 +396,18 @@ mod tests {
                 endpoint: Some("http://sts.example.com".into()),
                 external_id: Some("x".into()),
                 token_lifetime: SignedDuration::from_hours(2),
-                calls: CallLimits {
-                    retries: 9,
-                    ..CallLimits::default()
-                },
+                calls: CallLimits { retries: 9, ..CallLimits::default() },
                 ..AwsConfig::default()
             },
-            bigquery: BigQueryConfig {
-                provider: Some("my-pool".into()),
-                ..BigQueryConfig::default()
-            },
+            bigquery: BigQueryConfig { provider: Some("my-pool".into()), ..BigQueryConfig::default() },
             snowflake: SnowflakeConfig {
                 workload_identity_subject: "cortex".into(),
                 ..SnowflakeConfig::default()
             },
-            api: ApiConfig {
-                reserved_audiences: vec![String::new()],
-            },
+            api: ApiConfig { reserved_audiences: vec![String::new()] },
         };
         let faults = config.validate().unwrap_err();
-        let options: Vec<_> = faults
-            .iter()
-            .filter_map(|fault| fault.split(' ').next())
-            .collect();
+        let options: Vec<_> = faults.iter().filter_map(|fault| fault.split(' ').next()).collect();
         assert_eq!(
             options,
             [

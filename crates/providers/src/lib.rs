@@ -40,12 +40,7 @@ pub struct BuiltIn {
 }
 
 /// Every kind of target. A new cloud is one line here and one in [`registry`].
-pub const BUILT_INS: &[BuiltIn] = &[
-    aws::BUILT_IN,
-    bigquery::BUILT_IN,
-    snowflake::BUILT_IN,
-    api::BUILT_IN,
-];
+pub const BUILT_INS: &[BuiltIn] = &[aws::BUILT_IN, bigquery::BUILT_IN, snowflake::BUILT_IN, api::BUILT_IN];
 
 /// The built-ins, as far as writing a policy needs them.
 #[derive(Debug, Clone, Copy)]
@@ -218,14 +213,8 @@ pub type Registry<K> = BTreeMap<&'static str, Arc<dyn Provider<K>>>;
 pub fn registry<K: 'static>(config: &ProvidersConfig, issuer: &Arc<TokenIssuer>) -> Registry<K> {
     let mut registry: Registry<K> = BTreeMap::new();
     registry.insert("aws", Arc::new(aws::Aws::new(&config.aws, issuer)));
-    registry.insert(
-        "bigquery",
-        Arc::new(bigquery::BigQuery::new(&config.bigquery, issuer)),
-    );
-    registry.insert(
-        "snowflake",
-        Arc::new(snowflake::Snowflake::new(&config.snowflake, issuer)),
-    );
+    registry.insert("bigquery", Arc::new(bigquery::BigQuery::new(&config.bigquery, issuer)));
+    registry.insert("snowflake", Arc::new(snowflake::Snowflake::new(&config.snowflake, issuer)));
     registry.insert("api", Arc::new(api::Api::new(config, issuer)));
     registry
 }

@@ -24,18 +24,11 @@ pub(crate) struct Jwt<C> {
 
 impl<C: Serialize + Send + Sync, K> LocalMint<K> for Jwt<C> {
     fn mint(self: Box<Self>) -> Result<Minted<K>, MintError> {
-        let token = self
-            .key
-            .sign(self.typ, &self.claims)
-            .map_err(|error| MintError::Unavailable {
-                message: format!("Cortex could not sign the token: {error}."),
-                retry_after: None,
-            })?;
-        Ok(Minted {
-            secret: Secret::seal(Body::Token(token)),
-            lease: self.lease,
-            details: self.details,
-        })
+        let token = self.key.sign(self.typ, &self.claims).map_err(|error| MintError::Unavailable {
+            message: format!("Cortex could not sign the token: {error}."),
+            retry_after: None,
+        })?;
+        Ok(Minted { secret: Secret::seal(Body::Token(token)), lease: self.lease, details: self.details })
     }
 }
 

@@ -34,11 +34,7 @@ pub(crate) const BUILT_IN: BuiltIn = BuiltIn {
     name: "snowflake",
     schema: || schema_for!(Target),
     check: |value| {
-        compile(value).map(
-            |Target {
-                 account, user, role, ..
-             }| format!("snowflake:{account}/{user}/{role}"),
-        )
+        compile(value).map(|Target { account, user, role, .. }| format!("snowflake:{account}/{user}/{role}"))
     },
 };
 
@@ -117,10 +113,7 @@ fn check_account(account: &str) -> Result<(), Fault> {
         return Ok(());
     }
     let message = format!("{account:?} is not an account's identifier");
-    Err(Fault::new(
-        message,
-        "write one such as acme-prod or xy12345.eu-central-1",
-    ))
+    Err(Fault::new(message, "write one such as acme-prod or xy12345.eu-central-1"))
 }
 
 fn check_user(user: &str) -> Result<(), Fault> {
@@ -128,10 +121,7 @@ fn check_user(user: &str) -> Result<(), Fault> {
     if (1..=200).contains(&user.len()) && user.bytes().all(allowed) {
         return Ok(());
     }
-    Err(Fault::new(
-        format!("{user:?} is not a login name"),
-        "write 1 to 200 of A-Z a-z 0-9 _ $ . @ -",
-    ))
+    Err(Fault::new(format!("{user:?} is not a login name"), "write 1 to 200 of A-Z a-z 0-9 _ $ . @ -"))
 }
 
 /// A role as Snowflake stores it; a quoted one could hold anything, so there is none.
@@ -139,10 +129,7 @@ fn check_role(role: &str) -> Result<(), Fault> {
     let allowed = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_' || b == b'$';
     let starts = role.starts_with(|c: char| c.is_ascii_uppercase() || c == '_');
     if RESERVED_ROLES.contains(&role) {
-        return Err(Fault::new(
-            format!("{role} rules the account"),
-            "create a role with what the run needs",
-        ));
+        return Err(Fault::new(format!("{role} rules the account"), "create a role with what the run needs"));
     }
     if starts && role.len() <= 255 && role.bytes().all(allowed) {
         return Ok(());
@@ -161,30 +148,19 @@ pub(crate) struct Snowflake {
 
 impl Snowflake {
     pub(crate) fn new(config: &SnowflakeConfig, issuer: &Arc<TokenIssuer>) -> Self {
-        Self {
-            config: config.clone(),
-            issuer: Arc::clone(issuer),
-        }
+        Self { config: config.clone(), issuer: Arc::clone(issuer) }
     }
 
     /// The host that clients connect to. Snowflake's host names have hyphens for underscores.
     fn host(&self, account: &str) -> String {
         let own = self.config.accounts.get(account).and_then(|own| own.host.clone());
         own.unwrap_or_else(|| {
-            format!(
-                "{}.{}",
-                account.to_ascii_lowercase().replace('_', "-"),
-                self.config.domain
-            )
+            format!("{}.{}", account.to_ascii_lowercase().replace('_', "-"), self.config.domain)
         })
     }
 
     fn oauth_audience(&self, account: &str) -> String {
-        let own = self
-            .config
-            .accounts
-            .get(account)
-            .and_then(|own| own.oauth_audience.clone());
+        let own = self.config.accounts.get(account).and_then(|own| own.oauth_audience.clone());
         own.unwrap_or_else(|| format!("https://{}", self.host(account)))
     }
 }
@@ -212,18 +188,7 @@ impl<K: 'static> Provider<K> for Snowflake {
             ("host".to_owned(), json!(host)),
         ]);
         let lease = local::lease(ask, expires_at, Revocation::ExpiryOnly);
-        let mint = Mint::Local(Box::new(local::Jwt {
-            key,
-            typ: "JWT",
-            claims,
-            lease,
-            details,
-        }));
-        Ok(Plan {
-            scope,
-            ttl,
-            worst_case_expiry: expires_at,
-            mint,
-        })
+        let mint = Mint::Local(Box::new(local::Jwt { key, typ: "JWT", claims, lease, details }));
+        Ok(Plan { scope, ttl, worst_case_expiry: expires_at, mint })
     }
 }

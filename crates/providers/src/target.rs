@@ -17,28 +17,19 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(crate) fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            remedy: remedy.into(),
-        }
+        Self { message: message.into(), remedy: remedy.into() }
     }
 }
 
 impl From<InvalidTemplate> for Fault {
     fn from(error: InvalidTemplate) -> Self {
-        Self {
-            message: error.message,
-            remedy: error.remedy,
-        }
+        Self { message: error.message, remedy: error.remedy }
     }
 }
 
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
-        Self {
-            message: sentence(&fault.message),
-            remedy: sentence(&fault.remedy),
-        }
+        Self { message: sentence(&fault.message), remedy: sentence(&fault.remedy) }
     }
 }
 
@@ -68,9 +59,7 @@ impl From<BadValue> for Refusal {
 
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| {
-        format!("{}{}.", first.to_uppercase(), letters.as_str())
-    })
+    letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
 }
 
 /// The faults of one target, collected.
@@ -81,11 +70,7 @@ impl Problems {
     /// Notes `fault` at `pointer`.
     pub(crate) fn add(&mut self, pointer: impl Into<String>, fault: Fault) {
         let Fault { message, remedy } = fault;
-        self.0.push(TargetProblem {
-            pointer: pointer.into(),
-            message,
-            remedy,
-        });
+        self.0.push(TargetProblem { pointer: pointer.into(), message, remedy });
     }
 
     /// The value of `result`, or nothing and its fault noted at `pointer`.
@@ -114,15 +99,9 @@ impl Problems {
 pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<TargetProblem>> {
     if let Some(pointer) = list_of_lists(value) {
         // Serde would take an array for a struct, its members by position.
-        let (message, remedy) = (
-            "a list stands where named members belong".into(),
-            "write key: value pairs".into(),
-        );
-        return Err(vec![TargetProblem {
-            pointer,
-            message,
-            remedy,
-        }]);
+        let (message, remedy) =
+            ("a list stands where named members belong".into(), "write key: value pairs".into());
+        return Err(vec![TargetProblem { pointer, message, remedy }]);
     }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let pointer = error.path().iter().filter_map(segment).collect();
@@ -131,11 +110,7 @@ pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<TargetPr
             Some((message, expected)) => (message.to_owned(), format!("write {expected}")),
             None => (text, "write what the target's schema says".to_owned()),
         };
-        vec![TargetProblem {
-            pointer,
-            message,
-            remedy,
-        }]
+        vec![TargetProblem { pointer, message, remedy }]
     })
 }
 
@@ -171,11 +146,7 @@ pub(crate) fn bounded_template(text: &str) -> Result<Template, Fault> {
     let template = Template::parse(text)?;
     let mut before: Option<&str> = None;
     for (at, piece) in text.split('{').enumerate() {
-        let literal = if at == 0 {
-            piece
-        } else {
-            piece.split_once('}').map_or("", |(_, literal)| literal)
-        };
+        let literal = if at == 0 { piece } else { piece.split_once('}').map_or("", |(_, literal)| literal) };
         if let Some(previous) = before {
             if previous.ends_with(['*', '?']) || literal.starts_with(['*', '?']) {
                 return Err(Fault::new(
@@ -206,14 +177,7 @@ mod tests {
 
     #[test]
     fn holes_that_could_reach_another_runs_names_are_refused() {
-        let fine = [
-            "",
-            "a",
-            "{dag_id}",
-            "mart/{dag_id}/{run_id}/*",
-            "*/{dag_id}",
-            "{dag_id}=x={run_id}",
-        ];
+        let fine = ["", "a", "{dag_id}", "mart/{dag_id}/{run_id}/*", "*/{dag_id}", "{dag_id}=x={run_id}"];
         for text in fine {
             assert!(bounded_template(text).is_ok(), "{text}");
         }

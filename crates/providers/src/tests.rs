@@ -80,10 +80,7 @@ fn every_fault_says_what_to_write_instead() {
             broken[key] = json!("\u{0}\"*");
             for problem in faults(built_in, &broken) {
                 assert!(problem.pointer.starts_with(&format!("/{key}")), "{problem:?}");
-                assert!(
-                    !problem.message.is_empty() && !problem.remedy.is_empty(),
-                    "{problem:?}"
-                );
+                assert!(!problem.message.is_empty() && !problem.remedy.is_empty(), "{problem:?}");
             }
         }
     }
@@ -106,11 +103,7 @@ fn a_scope_depends_on_neither_the_issuance_nor_the_time() {
         assert_eq!(first.scope, second.scope, "{}", built_in.name);
         assert_eq!(first.ttl, second.ttl);
         assert!(first.ttl <= ask.max_ttl, "{}", built_in.name);
-        assert!(
-            first.worst_case_expiry >= fixtures::now() + first.ttl,
-            "{}",
-            built_in.name
-        );
+        assert!(first.worst_case_expiry >= fixtures::now() + first.ttl, "{}", built_in.name);
     }
 }
 
@@ -122,21 +115,10 @@ fn no_plan_is_longer_than_the_policy_allows() {
     for built_in in BUILT_INS {
         let target = example(built_in.name);
         let ask = fixtures::ask(&run, &policy, &target);
-        for (max, wish) in [
-            (900, 60),
-            (1800, 86_400),
-            (3600, 1200),
-            (86_400, 86_400),
-            (900, -5),
-            (900, 0),
-        ] {
+        for (max, wish) in [(900, 60), (1800, 86_400), (3600, 1200), (86_400, 86_400), (900, -5), (900, 0)] {
             let max_ttl = SignedDuration::from_secs(max);
             let requested_ttl = Some(SignedDuration::from_secs(wish));
-            if let Ok(plan) = registry[built_in.name].plan(&crate::Ask {
-                max_ttl,
-                requested_ttl,
-                ..ask
-            }) {
+            if let Ok(plan) = registry[built_in.name].plan(&crate::Ask { max_ttl, requested_ttl, ..ask }) {
                 assert!(
                     plan.ttl <= max_ttl && plan.ttl > SignedDuration::ZERO,
                     "{} {max} {wish}",

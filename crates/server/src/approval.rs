@@ -24,9 +24,8 @@ pub(crate) async fn settle(
     match grant.state {
         State::Approved { approvals, .. } => {
             // The policy has the last word, with the approval in hand.
-            let permits = |one: &Planned| {
-                matches!(decide(context, &one.provider, true), Some(Decision::Permit { .. }))
-            };
+            let permits =
+                |one: &Planned| matches!(decide(context, &one.provider, true), Some(Decision::Permit { .. }));
             if !planned.iter().all(permits) {
                 return Err(denial::unavailable("the policy changed while this was decided; ask again"));
             }

@@ -136,11 +136,7 @@ pub struct KeysConfig {
 
 impl Default for KeysConfig {
     fn default() -> Self {
-        Self {
-            encryption_key_file: "cortex.key".into(),
-            publish_ahead_s: 86_400,
-            retire_after_s: 129_600,
-        }
+        Self { encryption_key_file: "cortex.key".into(), publish_ahead_s: 86_400, retire_after_s: 129_600 }
     }
 }
 
@@ -227,8 +223,7 @@ impl Config {
         for (key, value) in env {
             override_with(&mut table, &key, value)?;
         }
-        let config: Self =
-            table.try_into().map_err(|e| ConfigError(vec![format!("environment: {e}")]))?;
+        let config: Self = table.try_into().map_err(|e| ConfigError(vec![format!("environment: {e}")]))?;
         config.validate()?;
         Ok(config)
     }
@@ -312,9 +307,7 @@ fn public_url_fault(url: &str) -> Option<String> {
     let Ok(parsed) = reqwest::Url::parse(url) else {
         return fault("is not a URL");
     };
-    let loopback = parsed
-        .host_str()
-        .is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
+    let loopback = parsed.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
     if parsed.scheme() != "https" && !(parsed.scheme() == "http" && loopback) {
         return fault("has to be https; http is for loopback only");
     }
@@ -376,7 +369,8 @@ mod tests {
     #[test]
     fn the_environment_overrides_the_file() {
         let text = "[server]\nmax_body_bytes = 10\n";
-        let pairs = [("CORTEX__SERVER__MAX_BODY_BYTES", "20"), ("DATABASE_URL", "postgres://x/y"), ("HOME", "/")];
+        let pairs =
+            [("CORTEX__SERVER__MAX_BODY_BYTES", "20"), ("DATABASE_URL", "postgres://x/y"), ("HOME", "/")];
         let config = Config::parse("cortex.toml", text, env(&pairs)).unwrap();
         assert_eq!(config.server.max_body_bytes, 20);
         assert_eq!(config.database.url.as_deref(), Some("postgres://x/y"));

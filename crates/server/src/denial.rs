@@ -74,7 +74,8 @@ pub(crate) async fn of_token(broker: &Broker, request: &Request, rejection: &Rej
         }
         return Refused::Request { description: TOKEN_REFUSED.to_owned(), decision_id: None };
     };
-    let mut denial = blank(broker, request, code, format!("{}:{}", known.issuer, known.subject.as_deref().unwrap_or("-")));
+    let mut denial =
+        blank(broker, request, code, format!("{}:{}", known.issuer, known.subject.as_deref().unwrap_or("-")));
     denial.policy = Some(bounded(&request.policy));
     let description = format!("{TOKEN_REFUSED}: {}", rejection.reason);
     note(broker, denial, |id| Refused::Request { description, decision_id: Some(id) }).await
@@ -178,7 +179,8 @@ pub(crate) async fn of_record(broker: &Broker, context: &Context, error: RecordE
     match error {
         RecordError::Replayed => {
             let denial = Denial { provider: None, ..within(context, id, "", "replay") };
-            let description = format!("{TOKEN_REFUSED}: it was used before, and its issuer's tokens are for one use");
+            let description =
+                format!("{TOKEN_REFUSED}: it was used before, and its issuer's tokens are for one use");
             note(broker, denial, |id| Refused::Request { description, decision_id: Some(id) }).await
         }
         RecordError::GrantGone => unavailable("the approval changed while this was decided; ask again"),
@@ -189,7 +191,10 @@ pub(crate) async fn of_record(broker: &Broker, context: &Context, error: RecordE
         }
         RecordError::Leaf(error) => {
             tracing::error!(%error, "refused because its record is too large");
-            Refused::Request { description: "the request is too large to be recorded".into(), decision_id: None }
+            Refused::Request {
+                description: "the request is too large to be recorded".into(),
+                decision_id: None,
+            }
         }
     }
 }

@@ -181,7 +181,11 @@ fn asked_providers(broker: &Broker, context: &Context) -> Result<Vec<String>, Re
     asked.sort_unstable();
     asked.dedup();
     if asked.is_empty() || asked.len() > 16 {
-        return Err(denial::of_shape(broker, &context.request, "name one to sixteen targets, or none for all"));
+        return Err(denial::of_shape(
+            broker,
+            &context.request,
+            "name one to sixteen targets, or none for all",
+        ));
     }
     Ok(asked)
 }
@@ -204,7 +208,15 @@ async fn decide_one(broker: &Broker, context: &Context, provider: &str) -> Resul
     match broker.plan(provider, &ask(context, issuance_id, run, target)) {
         Ok(plan) => {
             let ask = AskKey::new(&context.subject, context.policy.digest(), provider, &plan.scope, plan.ttl);
-            Ok(Planned { provider: provider.to_owned(), issuance_id, decision_id, rules, needs_grant, plan, ask })
+            Ok(Planned {
+                provider: provider.to_owned(),
+                issuance_id,
+                decision_id,
+                rules,
+                needs_grant,
+                plan,
+                ask,
+            })
         }
         Err(refusal) => Err(denial::of_plan(broker, context, decision_id, provider, refusal).await),
     }
@@ -248,7 +260,8 @@ fn recall(broker: &Broker, context: &Context, planned: Vec<Planned>) -> (Vec<Arc
     for one in planned {
         match broker.leases.again(one.ask, context.now) {
             Some(lease) => {
-                metrics::counter!("cortex_leases_again_total", "provider" => one.provider.clone()).increment(1);
+                metrics::counter!("cortex_leases_again_total", "provider" => one.provider.clone())
+                    .increment(1);
                 again.push(lease);
             }
             None => fresh.push(one),

@@ -3,10 +3,10 @@
 //! A new key is published before it signs, for as long as a verifier may cache the key set, and an old one
 //! stays published until what it signed has expired; so a verifier that caches never meets an unknown key.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -64,7 +64,9 @@ impl SealingKey {
         let file = |why: String| KeyringError::File { path: path.display().to_string(), why };
         let hex = match std::fs::read_to_string(path) {
             Ok(text) => Zeroizing::new(text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && may_create => create(path, random).map_err(|e| file(format!("cannot be made: {e}")))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && may_create => {
+                create(path, random).map_err(|e| file(format!("cannot be made: {e}")))?
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(file("is missing, and the database holds keys that were sealed under it: put it back from its backup".into()));
             }
@@ -127,7 +129,12 @@ pub struct Keyring {
 
 impl Keyring {
     /// Opens the keys, making the first one where there is none. `url` is Cortex's `iss`.
-    pub async fn open(pool: &PgPool, config: &KeysConfig, url: String, stamp: Stamp) -> Result<Self, KeyringError> {
+    pub async fn open(
+        pool: &PgPool,
+        config: &KeysConfig,
+        url: String,
+        stamp: Stamp,
+    ) -> Result<Self, KeyringError> {
         let mut connection = pool.acquire().await.map_err(StoreError::from)?;
         let sealing = sealing_key(&mut connection, config, &stamp).await?;
         if keys::published(&mut *connection).await?.is_empty() {
@@ -229,10 +236,16 @@ pub fn retirable(rows: &[KeyRow], config: &KeysConfig, now: Timestamp) -> Vec<Ke
 
 /// The key that signs at `now`: the newest whose time has come.
 pub fn current(rows: &[KeyRow], now: Timestamp) -> Option<&KeyRow> {
-    rows.iter().filter(|row| row.retired_at.is_none() && row.active_from <= now).max_by_key(|row| row.active_from)
+    rows.iter()
+        .filter(|row| row.retired_at.is_none() && row.active_from <= now)
+        .max_by_key(|row| row.active_from)
 }
 
-async fn sealing_key(connection: &mut PgConnection, config: &KeysConfig, stamp: &Stamp) -> Result<SealingKey, KeyringError> {
+async fn sealing_key(
+    connection: &mut PgConnection,
+    config: &KeysConfig,
+    stamp: &Stamp,
+) -> Result<SealingKey, KeyringError> {
     let none = keys::all(connection).await?.is_empty();
     SealingKey::load(&config.encryption_key_file, none, &*stamp.random)
 }
@@ -272,7 +285,8 @@ fn open(sealing: &SealingKey, row: &KeyRow) -> Result<Opened, KeyringError> {
 /// The public half as a JWK, with a self-signed certificate for verifiers that read only `x5c`.
 fn public_jwk(key: &SigningKey, der: &[u8]) -> Result<Value, KeyringError> {
     let failed = |e: rcgen::Error| KeyringError::Certificate(e.to_string());
-    let der = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der.into(), &rcgen::PKCS_RSA_SHA256).map_err(failed)?;
+    let der =
+        rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der.into(), &rcgen::PKCS_RSA_SHA256).map_err(failed)?;
     let mut parameters = rcgen::CertificateParams::default();
     parameters.distinguished_name.push(rcgen::DnType::CommonName, "cortex");
     let certificate = parameters.self_signed(&der).map_err(failed)?;

@@ -104,7 +104,11 @@ impl Library {
             readable: true,
             revision: 0,
         };
-        let library = Self { catalogue: ArcSwap::from_pointee(empty), refreshing: Mutex::new(()), recent: Cache::new(RECENT) };
+        let library = Self {
+            catalogue: ArcSwap::from_pointee(empty),
+            refreshing: Mutex::new(()),
+            recent: Cache::new(RECENT),
+        };
         library.refresh(pool).await?;
         Ok(library)
     }
@@ -185,7 +189,8 @@ impl Catalogue {
     }
 
     fn compile_guardrails(&mut self) {
-        let sources: Vec<_> = self.sources.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let sources: Vec<_> =
+            self.sources.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         match Guardrails::compile(&sources) {
             Ok(guardrails) => (self.guardrails, self.readable) = (Arc::new(guardrails), true),
             Err(problems) => {

@@ -129,7 +129,9 @@ async fn mint_remote(
 
 fn withheld(error: &RecordError) -> Refused {
     match error {
-        RecordError::Superseded => denial::unavailable("the answer came too late and was withheld; ask again"),
+        RecordError::Superseded => {
+            denial::unavailable("the answer came too late and was withheld; ask again")
+        }
         _ => denial::unavailable("the outcome could not be recorded, so the credential was withheld"),
     }
 }
@@ -147,10 +149,9 @@ fn outcome(result: &Result<Minted<Committed>, MintError>, open: &OpenIntent, gon
         Err(MintError::Mismatch { message, expires_at }) => {
             failed("mismatch", message, Some(expires_at.unwrap_or(open.worst_case_expiry())))
         }
-        Err(MintError::Indeterminate { message }) => Outcome::Indeterminate {
-            message: message.clone(),
-            worst_case_expiry: open.worst_case_expiry(),
-        },
+        Err(MintError::Indeterminate { message }) => {
+            Outcome::Indeterminate { message: message.clone(), worst_case_expiry: open.worst_case_expiry() }
+        }
     }
 }
 

@@ -13,8 +13,7 @@ use crate::denial::{self, Refused};
 use crate::leases::LiveLease;
 
 /// What every holder of a handle is told that fetches nothing.
-const NO_LEASE: &str =
-    "no live lease under this handle here: it expired, or another replica holds it; send a fresh subject token";
+const NO_LEASE: &str = "no live lease under this handle here: it expired, or another replica holds it; send a fresh subject token";
 
 /// Fetches the lease of `handle`, if `policy` is the one that it was issued under.
 pub(crate) async fn by_handle(
@@ -62,10 +61,9 @@ async fn deny(broker: &Broker, lease: &LiveLease, source: Option<IpAddr>, reques
         provider: Some(lease.provider.clone()),
     };
     match broker.recorder.note(What::Denial(Box::new(denied))).await {
-        Ok(()) => Refused::Target {
-            description: "the policy no longer permits this lease".to_owned(),
-            decision_id,
-        },
+        Ok(()) => {
+            Refused::Target { description: "the policy no longer permits this lease".to_owned(), decision_id }
+        }
         Err(_) => denial::unavailable("the record cannot be written at the moment"),
     }
 }

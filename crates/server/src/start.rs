@@ -71,7 +71,11 @@ impl Running {
 }
 
 /// Starts a replica on `listener`. The schema has to be there already (see [`store::migrate`]).
-pub async fn start(config: Config, listener: TcpListener, environment: Environment) -> Result<Running, StartError> {
+pub async fn start(
+    config: Config,
+    listener: TcpListener,
+    environment: Environment,
+) -> Result<Running, StartError> {
     let address = listener.local_addr()?;
     let issuer_url = config.issuer_url(address);
     let broker = Arc::new(build(&config, &issuer_url, environment).await?);

@@ -42,80 +42,41 @@ impl Answer {
 /// Runs a script of `counterparts/python`, with the newest of every client.
 pub async fn python(script: &str, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Answer {
     let places = Places::get().await;
-    run(
-        &places.venv.join("bin/python"),
-        &folder().join("python").join(script),
-        args,
-        env,
-        stdin,
-    )
-    .await
+    run(&places.venv.join("bin/python"), &folder().join("python").join(script), args, env, stdin).await
 }
 
 /// Runs a script of `counterparts/python` with version 4 of the Snowflake connector.
 pub async fn python_sf4(script: &str, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Answer {
     let places = Places::get().await;
-    run(
-        &places.venv_sf4.join("bin/python"),
-        &folder().join("python").join(script),
-        args,
-        env,
-        stdin,
-    )
-    .await
+    run(&places.venv_sf4.join("bin/python"), &folder().join("python").join(script), args, env, stdin).await
 }
 
 /// Runs a script of `counterparts/node`.
 pub async fn node(script: &str, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Answer {
     let places = Places::get().await;
-    run(
-        &places.node(),
-        &folder().join("node").join(script),
-        args,
-        env,
-        stdin,
-    )
-    .await
+    run(&places.node(), &folder().join("node").join(script), args, env, stdin).await
 }
 
 /// Only `env` is in the environment, and the home is empty: no client finds this machine's own credentials.
 async fn run(program: &Path, script: &Path, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Answer {
     let home = tempfile::tempdir().expect("there is room for a home");
     let mut command = Command::new(program);
-    command
-        .arg(script)
-        .args(args)
-        .env_clear()
-        .env("HOME", home.path());
+    command.arg(script).args(args).env_clear().env("HOME", home.path());
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("AWS_EC2_METADATA_DISABLED", "true");
-    command
-        .envs(env.iter().copied())
-        .current_dir(home.path())
-        .kill_on_drop(true);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env("AWS_EC2_METADATA_DISABLED", "true");
+    command.envs(env.iter().copied()).current_dir(home.path()).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().expect("the client starts");
     let mut input = process.stdin.take().expect("its input is a pipe");
     // A client that reads nothing may be gone before we have written.
     let _ = input.write_all(stdin.as_bytes()).await;
     drop(input);
-    let output = timeout(DEADLINE, process.wait_with_output())
-        .await
-        .expect("the client ends in time");
+    let output = timeout(DEADLINE, process.wait_with_output()).await.expect("the client ends in time");
     let output = output.expect("the client's output is read");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     let json = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{} printed no JSON ({error}): {stderr}", script.display()));
-    Answer {
-        success: output.status.success(),
-        json,
-        stderr,
-    }
+    Answer { success: output.status.success(), json, stderr }
 }
 
 #[cfg(test)]
@@ -133,11 +94,7 @@ mod tests {
         ] {
             let said = answer.failed();
             assert!(
-                said["message"]
-                    .as_str()
-                    .unwrap()
-                    .to_lowercase()
-                    .contains("credential")
+                said["message"].as_str().unwrap().to_lowercase().contains("credential")
                     || said["error"] == "CredentialsProviderError",
                 "{said}"
             );
@@ -146,14 +103,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_generations_of_the_snowflake_connector_read_the_token() {
-        let args = [
-            "--method",
-            "workload-identity",
-            "--account",
-            "a",
-            "--host",
-            "localhost",
-        ];
+        let args = ["--method", "workload-identity", "--account", "a", "--host", "localhost"];
         let env = [("SNOWFLAKE_WIF_ALLOWED_HOST_SUFFIXES", "localhost")];
         let (five, four) = tokio::join!(
             python("snowflake_login.py", &args, &env, "not-a-token"),

@@ -38,13 +38,8 @@ impl OpenIdProvider {
     /// Starts one, with an RS256, an ES256 and an `EdDSA` key.
     pub async fn start() -> Self {
         let mut command = Command::new(Places::get().await.node());
-        command
-            .arg(folder().join("node/op.mjs"))
-            .args(["--audience", Self::AUDIENCE]);
-        Self {
-            server: Server::start(command).await,
-            http: Client::new(),
-        }
+        command.arg(folder().join("node/op.mjs")).args(["--audience", Self::AUDIENCE]);
+        Self { server: Server::start(command).await, http: Client::new() }
     }
 
     /// Its `iss`; discovery and keys are below it.
@@ -107,37 +102,20 @@ impl OpenIdProvider {
     async fn token(&self, client: &str, fields: &[(&str, &str)]) -> String {
         let form = [&[("grant_type", "client_credentials")], fields].concat();
         let request = self.http.post(format!("{}/token", self.issuer()));
-        let request = request
-            .basic_auth(client, Some(self.server.address("secret")))
-            .form(&form);
-        let answer: Value = request
-            .send()
-            .await
-            .expect("the provider answers")
-            .json()
-            .await
-            .expect("in JSON");
+        let request = request.basic_auth(client, Some(self.server.address("secret"))).form(&form);
+        let answer: Value =
+            request.send().await.expect("the provider answers").json().await.expect("in JSON");
         let token = answer.get("access_token").and_then(Value::as_str);
-        token
-            .unwrap_or_else(|| panic!("the provider gave no token: {answer}"))
-            .to_owned()
+        token.unwrap_or_else(|| panic!("the provider gave no token: {answer}")).to_owned()
     }
 
     async fn control(&self, what: &str, body: &Value) {
         let request = self.http.post(self.control_url(what)).json(body).send();
-        request
-            .await
-            .and_then(reqwest::Response::error_for_status)
-            .expect("the provider obeys");
+        request.await.and_then(reqwest::Response::error_for_status).expect("the provider obeys");
     }
 
     async fn read<T: DeserializeOwned>(&self, what: &str) -> T {
-        let answer = self
-            .http
-            .get(self.control_url(what))
-            .send()
-            .await
-            .expect("the provider answers");
+        let answer = self.http.get(self.control_url(what)).send().await.expect("the provider answers");
         answer.json().await.expect("in JSON")
     }
 
@@ -172,30 +150,18 @@ mod tests {
     #[tokio::test]
     async fn a_run_token_says_which_run_and_verifies_with_each_algorithm() {
         let provider = OpenIdProvider::start().await;
-        for (alg, expected) in [
-            ("RS256", Algorithm::RS256),
-            ("ES256", Algorithm::ES256),
-            ("EdDSA", Algorithm::EdDSA),
-        ] {
-            let fields = [
-                ("dag_id", "d"),
-                ("run_id", "r"),
-                ("task_id", "t"),
-                ("map_index", "3"),
-                ("tags", "a,b"),
-            ];
-            let token = provider
-                .run_token(&[&fields[..], &[("alg", alg), ("ttl", "60")]].concat())
-                .await;
+        for (alg, expected) in
+            [("RS256", Algorithm::RS256), ("ES256", Algorithm::ES256), ("EdDSA", Algorithm::EdDSA)]
+        {
+            let fields =
+                [("dag_id", "d"), ("run_id", "r"), ("task_id", "t"), ("map_index", "3"), ("tags", "a,b")];
+            let token = provider.run_token(&[&fields[..], &[("alg", alg), ("ttl", "60")]].concat()).await;
             let TokenData { header, claims, .. } = verified(&provider, &token).await.unwrap();
             assert_eq!(header.alg, expected);
             let run =
                 json!({"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": 3, "tags": ["a", "b"]});
             assert_eq!(claims["airflow"], run);
-            assert_eq!(
-                claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(),
-                60
-            );
+            assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 60);
         }
     }
 
@@ -209,13 +175,9 @@ mod tests {
             (&json!("bob"), &json!(["cortex-admins", "data-eng"]))
         );
 
-        let token = provider
-            .person_token_with("bob", &[("claims", r#"{"aud": "https://else.where"}"#)])
-            .await;
-        assert!(
-            verified(&provider, &token).await.is_none(),
-            "signed, but for another audience"
-        );
+        let token =
+            provider.person_token_with("bob", &[("claims", r#"{"aud": "https://else.where"}"#)]).await;
+        assert!(verified(&provider, &token).await.is_none(), "signed, but for another audience");
     }
 
     #[tokio::test]
@@ -226,10 +188,7 @@ mod tests {
         assert!(verified(&provider, &token).await.is_some());
         provider.rotate(false).await;
         assert!(verified(&provider, &token).await.is_none());
-        assert_eq!(
-            provider.private_keys().await.len(),
-            jwks(&provider).await.unwrap().keys.len()
-        );
+        assert_eq!(provider.private_keys().await.len(), jwks(&provider).await.unwrap().keys.len());
     }
 
     #[tokio::test]
@@ -260,8 +219,6 @@ mod tests {
                 tick.tick().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), refused)
-            .await
-            .expect("it still answers");
+        tokio::time::timeout(Duration::from_secs(20), refused).await.expect("it still answers");
     }
 }

@@ -33,7 +33,8 @@ pub(crate) fn run(command: &Command, load: impl Fn() -> Result<Config, Error>) -
             Ok(())
         }
         Command::Schema { policy: true } => {
-            let targets: Vec<_> = BUILT_INS.iter().map(|built_in| (built_in.name, (built_in.schema)())).collect();
+            let targets: Vec<_> =
+                BUILT_INS.iter().map(|built_in| (built_in.name, (built_in.schema)())).collect();
             output::json(&policy_schema(&targets))
         }
         Command::Schema { policy: false } => output::json(&schemars::schema_for!(Config)),

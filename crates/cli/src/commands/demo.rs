@@ -62,7 +62,13 @@ impl Demo {
         Ok((response.status(), response.json().await?))
     }
 
-    async fn person(&self, method: reqwest::Method, path: &str, sub: &str, groups: &[&str]) -> Result<Value, Error> {
+    async fn person(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        sub: &str,
+        groups: &[&str],
+    ) -> Result<Value, Error> {
         let token = self.world.person_token(sub, groups)?;
         let url = format!("{}{path}", self.world.cortex.issuer_url);
         Ok(self.http.request(method, url).bearer_auth(token).send().await?.json().await?)
@@ -77,7 +83,10 @@ impl Demo {
         let credentials = &answer["credentials"];
         for provider in ["api", "aws", "bigquery", "snowflake"] {
             let one = &credentials[provider];
-            let what = format!("{provider}: issued, ends {}, on record as {}", one["expires_at"], one["issuance_id"]);
+            let what = format!(
+                "{provider}: issued, ends {}, on record as {}",
+                one["expires_at"], one["issuance_id"]
+            );
             check(one["status"] == "issued", &what, one)?;
         }
         heading("Each of them works, for this run only");
@@ -88,8 +97,13 @@ impl Demo {
 
     async fn use_aws(&self, keys: &Value) -> Result<(), Error> {
         let text = |name: &str| keys[name].as_str().unwrap_or_default().to_owned();
-        let credentials =
-            Credentials::new(text("access_key_id"), text("secret_access_key"), Some(text("session_token")), None, "demo");
+        let credentials = Credentials::new(
+            text("access_key_id"),
+            text("secret_access_key"),
+            Some(text("session_token")),
+            None,
+            "demo",
+        );
         let config = aws_sdk_sts::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
@@ -98,7 +112,11 @@ impl Demo {
             .build();
         let identity = aws_sdk_sts::Client::from_conf(config).get_caller_identity().send().await;
         let arn = identity.ok().and_then(|identity| identity.arn).unwrap_or_default();
-        check(arn.contains(":assumed-role/finance-publish/"), &format!("AWS says: you are {arn}"), &json!(arn))
+        check(
+            arn.contains(":assumed-role/finance-publish/"),
+            &format!("AWS says: you are {arn}"),
+            &json!(arn),
+        )
     }
 
     async fn use_bigquery(&self, credential: &Value) -> Result<(), Error> {
@@ -106,7 +124,11 @@ impl Demo {
         let google = self.world.sandbox.google_url();
         let mart = format!("{google}/bigquery/v2/projects/acme-finance/datasets/mart");
         let answer = self.http.get(mart).bearer_auth(token).send().await?;
-        check(answer.status() == StatusCode::OK, "BigQuery opens the dataset mart", &json!(answer.status().as_u16()))?;
+        check(
+            answer.status() == StatusCode::OK,
+            "BigQuery opens the dataset mart",
+            &json!(answer.status().as_u16()),
+        )?;
         let payroll = format!("{google}/bigquery/v2/projects/acme-finance/datasets/payroll");
         let answer = self.http.get(payroll).bearer_auth(token).send().await?;
         let refused = answer.status() == StatusCode::FORBIDDEN;
@@ -171,10 +193,22 @@ impl Demo {
             &["AT", "DAG", "RUN", "POLICY", "PROVIDER", "OUTCOME", "REASON"],
             rows.iter().rev().map(|row| columns.iter().map(|column| text(row, column)).collect()),
         );
-        let remote = |row: &&Value| row["outcome"] == "issued" && (row["provider"] == "aws" || row["provider"] == "bigquery");
-        let recorded: BTreeSet<String> = rows.iter().filter(remote).map(|row| text(row, "issuance_id")).collect();
-        let minted: BTreeSet<String> = self.world.sandbox.mints().into_iter().filter_map(|mint| mint.lease).collect();
-        let what = format!("the clouds minted for {} leases, the record has the same {}", minted.len(), recorded.len());
-        check(minted == recorded && !minted.is_empty(), &what, &json!({"minted": minted, "recorded": recorded}))
+        let remote = |row: &&Value| {
+            row["outcome"] == "issued" && (row["provider"] == "aws" || row["provider"] == "bigquery")
+        };
+        let recorded: BTreeSet<String> =
+            rows.iter().filter(remote).map(|row| text(row, "issuance_id")).collect();
+        let minted: BTreeSet<String> =
+            self.world.sandbox.mints().into_iter().filter_map(|mint| mint.lease).collect();
+        let what = format!(
+            "the clouds minted for {} leases, the record has the same {}",
+            minted.len(),
+            recorded.len()
+        );
+        check(
+            minted == recorded && !minted.is_empty(),
+            &what,
+            &json!({"minted": minted, "recorded": recorded}),
+        )
     }
 }

@@ -22,9 +22,12 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<(), Error> {
     if !args.listen.ip().is_loopback() {
-        return Err(Error::Said("`cortex dev` listens on loopback only; `cortex serve` is for the rest".into()));
+        return Err(Error::Said(
+            "`cortex dev` listens on loopback only; `cortex serve` is for the rest".into(),
+        ));
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,cortex_server=info"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,cortex_server=info"));
     tracing_subscriber::fmt().compact().with_env_filter(filter).with_writer(std::io::stderr).init();
     let _ = cortex_server::http::recorder();
     println!("starting a private database, sandbox clouds and a development issuer …");
@@ -39,7 +42,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
 fn introduce(world: &World) -> Result<(), Error> {
     let url = &world.cortex.issuer_url;
     let issuer = world.sandbox.issuer_url();
-    let example = serde_json::to_string(&RunClaims::scheduled("hello_cortex", "scheduled__1", "publish_mart"))?;
+    let example =
+        serde_json::to_string(&RunClaims::scheduled("hello_cortex", "scheduled__1", "publish_mart"))?;
     println!(
         "
 Cortex           {url}   (API: {url}/docs)

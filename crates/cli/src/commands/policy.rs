@@ -182,7 +182,13 @@ async fn history(pool: &PgPool, name: &str) -> Result<(), Error> {
     }
     let rows = versions.into_iter().map(|v| {
         let state = if v.retired { "" } else { "in force" };
-        vec![v.version.to_string(), v.applied_at.to_string(), v.applied_by, v.digest.to_string(), state.to_owned()]
+        vec![
+            v.version.to_string(),
+            v.applied_at.to_string(),
+            v.applied_by,
+            v.digest.to_string(),
+            state.to_owned(),
+        ]
     });
     output::table(&["VERSION", "APPLIED AT", "APPLIED BY", "DIGEST", ""], rows);
     Ok(())

@@ -14,7 +14,9 @@ use crate::error::Error;
 pub(crate) async fn run(config: Config) -> Result<(), Error> {
     log_as_json();
     if config.issuers.is_empty() {
-        return Err(Error::Said("no issuers are configured, so nobody could ask for anything: add [[issuers]]".into()));
+        return Err(Error::Said(
+            "no issuers are configured, so nobody could ask for anything: add [[issuers]]".into(),
+        ));
     }
     // Bound before anything else, so that a taken port is said at once.
     let listener = TcpListener::bind(config.server.listen).await?;

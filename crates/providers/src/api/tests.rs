@@ -27,10 +27,7 @@ async fn an_access_token_is_of_rfc_9068_and_says_who_runs() {
     assert_eq!(minted.details["audience"], AUDIENCE);
     assert!(!format!("{minted:?}").contains("eyJ"));
     let (header, claims) = verified(&token(minted));
-    assert_eq!(
-        (&header["typ"], &header["alg"]),
-        (&json!("at+jwt"), &json!("RS256"))
-    );
+    assert_eq!((&header["typ"], &header["alg"]), (&json!("at+jwt"), &json!("RS256")));
     assert!(header["kid"].is_string());
     let iat = now().as_second();
     assert_eq!(
@@ -54,9 +51,7 @@ async fn an_access_token_is_of_rfc_9068_and_says_who_runs() {
 
 #[tokio::test]
 async fn a_token_without_scopes_has_no_scope() {
-    let minted = mint(plan(&api(), &json!({"audience": AUDIENCE})).unwrap())
-        .await
-        .unwrap();
+    let minted = mint(plan(&api(), &json!({"audience": AUDIENCE})).unwrap()).await.unwrap();
     assert_eq!(verified(&token(minted)).1.get("scope"), None);
 }
 
@@ -116,16 +111,11 @@ fn scopes_are_scope_tokens() {
 #[test]
 fn reserved_audiences_are_refused_for_the_run() {
     let mut config = ProvidersConfig {
-        api: ApiConfig {
-            reserved_audiences: vec!["https://internal.example/admin".into()],
-        },
+        api: ApiConfig { reserved_audiences: vec!["https://internal.example/admin".into()] },
         ..ProvidersConfig::default()
     };
     config.aws.audience = "https://aws.example".into();
-    let own = SnowflakeAccount {
-        oauth_audience: Some("https://snow.example/".into()),
-        host: None,
-    };
+    let own = SnowflakeAccount { oauth_audience: Some("https://snow.example/".into()), host: None };
     config.snowflake.accounts.insert("acme".into(), own);
     let api = Api::new(&config, &issuer());
     let refused = [
@@ -139,10 +129,7 @@ fn reserved_audiences_are_refused_for_the_run() {
         let refusal: Refusal = plan(&api, &target(audience)).err().expect(audience);
         assert!(refusal.message.contains("reserved"), "{refusal:?}");
     }
-    for audience in [
-        "https://cortex.example.org",
-        "https://internal.example/administration",
-    ] {
+    for audience in ["https://cortex.example.org", "https://internal.example/administration"] {
         assert!(plan(&api, &target(audience)).is_ok(), "{audience}");
     }
 }
@@ -152,16 +139,8 @@ fn a_lifetime_is_the_callers_within_the_policys() {
     let (run, policy, target) = (run(), policy(), target(AUDIENCE));
     let ttl = |seconds| {
         let requested_ttl = Some(SignedDuration::from_secs(seconds));
-        let ask = crate::Ask {
-            requested_ttl,
-            ..ask(&run, &policy, &target)
-        };
-        Provider::<Key>::plan(&api(), &ask)
-            .map(|plan| plan.ttl.as_secs())
-            .ok()
+        let ask = crate::Ask { requested_ttl, ..ask(&run, &policy, &target) };
+        Provider::<Key>::plan(&api(), &ask).map(|plan| plan.ttl.as_secs()).ok()
     };
-    assert_eq!(
-        [ttl(60), ttl(7200), ttl(0), ttl(-9)],
-        [Some(60), Some(1800), None, None]
-    );
+    assert_eq!([ttl(60), ttl(7200), ttl(0), ttl(-9)], [Some(60), Some(1800), None, None]);
 }

@@ -59,21 +59,14 @@ impl RoleArn {
         if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
             return Err(bad("has no account of 12 digits"));
         }
-        let path = resource
-            .strip_prefix("role/")
-            .ok_or_else(|| bad("is not a role"))?;
+        let path = resource.strip_prefix("role/").ok_or_else(|| bad("is not a role"))?;
         let name = path.rsplit('/').next().unwrap_or_default();
         let allowed = |b: u8| is_word(b) || b"+=,.@-/".contains(&b);
         if name.is_empty() || name.len() > 64 || path.len() > 576 || !path.bytes().all(allowed) {
             return Err(bad("has a name that IAM does not allow"));
         }
         let (account, name) = (account.to_owned(), name.to_owned());
-        Ok(Self {
-            text: text.to_owned(),
-            partition,
-            account,
-            name,
-        })
+        Ok(Self { text: text.to_owned(), partition, account, name })
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -90,12 +83,7 @@ impl RoleArn {
 
     /// The ARN of a session of this role; a role's path is no part of it.
     pub(crate) fn session_arn(&self, session_name: &str) -> String {
-        let Self {
-            partition,
-            account,
-            name,
-            ..
-        } = self;
+        let Self { partition, account, name, .. } = self;
         format!("arn:{partition}:sts::{account}:assumed-role/{name}/{session_name}")
     }
 }
@@ -154,10 +142,7 @@ mod tests {
     #[test]
     fn a_sessions_arn_has_the_roles_name_without_its_path() {
         let role = RoleArn::parse("arn:aws-cn:iam::123456789012:role/team/a/publish").unwrap();
-        assert_eq!(
-            role.session_arn("s"),
-            "arn:aws-cn:sts::123456789012:assumed-role/publish/s"
-        );
+        assert_eq!(role.session_arn("s"), "arn:aws-cn:sts::123456789012:assumed-role/publish/s");
     }
 
     #[test]
@@ -174,15 +159,7 @@ mod tests {
             assert!(is_region(region), "{region}");
             assert_eq!(partition_of(region), partition);
         }
-        for text in [
-            "",
-            "eu",
-            "eu-west-1/",
-            "EU-west-1",
-            "eu--1",
-            "eu-west-1.evil.example",
-            "{team}-1",
-        ] {
+        for text in ["", "eu", "eu-west-1/", "EU-west-1", "eu--1", "eu-west-1.evil.example", "{team}-1"] {
             assert!(!is_region(text), "{text}");
         }
     }

@@ -19,11 +19,7 @@ where
     match error {
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
-            let retry_after = service
-                .raw()
-                .headers()
-                .get("retry-after")
-                .and_then(|text| text.parse().ok());
+            let retry_after = service.raw().headers().get("retry-after").and_then(|text| text.parse().ok());
             answered(service.err().code(), status, retry_after, role)
         }
         SdkError::ResponseError(response) if response.raw().status().is_client_error() => {
@@ -153,9 +149,6 @@ fn explain(code: &str) -> (&'static str, &'static str) {
             "it does not accept Cortex's own credentials",
             "Check the AWS credentials that this Cortex runs with.",
         ),
-        _ => (
-            "it gave no reason that Cortex knows",
-            "Look for the request in CloudTrail.",
-        ),
+        _ => ("it gave no reason that Cortex knows", "Look for the request in CloudTrail."),
     }
 }

@@ -93,10 +93,7 @@ struct Statement {
 
 impl SessionPolicy {
     fn of(statement: Vec<Statement>) -> Self {
-        Self {
-            version: "2012-10-17",
-            statement,
-        }
+        Self { version: "2012-10-17", statement }
     }
 
     /// The text that STS is given: no white space.
@@ -110,15 +107,8 @@ impl Rules {
     pub(crate) fn parse(allow: &[Allow], partition: Option<&str>, problems: &mut Problems) -> Self {
         problems.count("/allow", allow.len(), MAX_ENTRIES);
         let rules = allow.iter().take(MAX_ENTRIES).enumerate();
-        let rules = Self(
-            rules
-                .map(|(at, allow)| Rule::parse(allow, partition, at, problems))
-                .collect(),
-        );
-        let static_size = rules
-            .without_values()
-            .text()
-            .map_or(usize::MAX, |text| text.len());
+        let rules = Self(rules.map(|(at, allow)| Rule::parse(allow, partition, at, problems)).collect());
+        let static_size = rules.without_values().text().map_or(usize::MAX, |text| text.len());
         if static_size > MAX_PLAIN {
             problems.add("/allow", too_large(static_size));
         }
@@ -127,12 +117,7 @@ impl Rules {
 
     /// The policy for one run.
     pub(crate) fn render(&self, run: &Run) -> Result<SessionPolicy, BadValue> {
-        Ok(SessionPolicy::of(
-            self.0
-                .iter()
-                .map(|rule| rule.render(run))
-                .collect::<Result<_, _>>()?,
-        ))
+        Ok(SessionPolicy::of(self.0.iter().map(|rule| rule.render(run)).collect::<Result<_, _>>()?))
     }
 
     /// The policy with every hole empty: the least that it can be.
@@ -141,11 +126,7 @@ impl Rules {
         let statement = |rule: &Rule| Statement {
             effect: "Allow",
             action: rule.actions.clone(),
-            resource: rule
-                .resources
-                .iter()
-                .map(|resource| bare(&resource.template))
-                .collect(),
+            resource: rule.resources.iter().map(|resource| bare(&resource.template)).collect(),
             condition: map_values(&rule.conditions, |template| Ok::<_, BadValue>(bare(template)))
                 .unwrap_or_default(),
         };
@@ -165,41 +146,17 @@ impl Rule {
     fn parse(allow: &Allow, partition: Option<&str>, at: usize, problems: &mut Problems) -> Self {
         let pointer = format!("/allow/{at}");
         problems.count(&format!("{pointer}/actions"), allow.actions.len(), MAX_ENTRIES);
-        problems.count(
-            &format!("{pointer}/resources"),
-            allow.resources.len(),
-            MAX_ENTRIES,
-        );
-        let actions = allow
-            .actions
-            .iter()
-            .take(MAX_ENTRIES)
-            .enumerate()
-            .filter_map(|(n, action)| {
-                problems.take(
-                    &format!("{pointer}/actions/{n}"),
-                    check_action(action).map(|()| action.clone()),
-                )
-            });
+        problems.count(&format!("{pointer}/resources"), allow.resources.len(), MAX_ENTRIES);
+        let actions = allow.actions.iter().take(MAX_ENTRIES).enumerate().filter_map(|(n, action)| {
+            problems.take(&format!("{pointer}/actions/{n}"), check_action(action).map(|()| action.clone()))
+        });
         let actions = actions.collect();
-        let resources = allow
-            .resources
-            .iter()
-            .take(MAX_ENTRIES)
-            .enumerate()
-            .filter_map(|(n, resource)| {
-                problems.take(
-                    &format!("{pointer}/resources/{n}"),
-                    Resource::parse(resource, partition),
-                )
-            });
+        let resources = allow.resources.iter().take(MAX_ENTRIES).enumerate().filter_map(|(n, resource)| {
+            problems.take(&format!("{pointer}/resources/{n}"), Resource::parse(resource, partition))
+        });
         let resources = resources.collect();
         let conditions = parse_conditions(&allow.conditions, &format!("{pointer}/conditions"), problems);
-        Self {
-            actions,
-            resources,
-            conditions,
-        }
+        Self { actions, resources, conditions }
     }
 
     fn render(&self, run: &Run) -> Result<Statement, BadValue> {
@@ -219,14 +176,9 @@ fn map_values<T, U, E>(
 ) -> Result<BTreeMap<Operator, BTreeMap<String, Vec<U>>>, E> {
     let values = |values: &Vec<T>| values.iter().map(&map).collect::<Result<Vec<_>, _>>();
     let keys = |keys: &BTreeMap<String, Vec<T>>| {
-        keys.iter()
-            .map(|(key, all)| Ok((key.clone(), values(all)?)))
-            .collect::<Result<_, _>>()
+        keys.iter().map(|(key, all)| Ok((key.clone(), values(all)?))).collect::<Result<_, _>>()
     };
-    conditions
-        .iter()
-        .map(|(operator, all)| Ok((*operator, keys(all)?)))
-        .collect()
+    conditions.iter().map(|(operator, all)| Ok((*operator, keys(all)?))).collect()
 }
 
 fn parse_conditions(
@@ -243,14 +195,10 @@ fn parse_conditions(
             let pointer = format!("{pointer}/{}", escape(key));
             problems.take(&pointer, check_condition_key(key));
             problems.count(&pointer, values.len(), MAX_ENTRIES);
-            let values = values
-                .iter()
-                .take(MAX_ENTRIES)
-                .enumerate()
-                .filter_map(|(n, value)| {
-                    let template = check_text(value).and_then(|()| bounded_template(value));
-                    problems.take(&format!("{pointer}/{n}"), template)
-                });
+            let values = values.iter().take(MAX_ENTRIES).enumerate().filter_map(|(n, value)| {
+                let template = check_text(value).and_then(|()| bounded_template(value));
+                problems.take(&format!("{pointer}/{n}"), template)
+            });
             let values: Vec<_> = values.collect();
             parsed_keys.insert(key.clone(), values);
         }
@@ -267,9 +215,7 @@ fn check_action(action: &str) -> Result<(), Fault> {
         return bad("is not service:Action", example);
     };
     let service_ok = !service.is_empty()
-        && service
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        && service.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     let stem = name.strip_suffix('*').unwrap_or(name);
     if !service_ok
         || name.is_empty()
@@ -318,10 +264,7 @@ impl Resource {
             return Err(bad("is not an ARN", example));
         };
         if partition.is_some_and(|partition| partition != *arn_partition) {
-            return Err(bad(
-                "is not in the role's partition",
-                "write the partition of the role",
-            ));
+            return Err(bad("is not in the role's partition", "write the partition of the role"));
         }
         let service_ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if service.is_empty() || !service.bytes().all(service_ok) || resource.is_empty() {
@@ -333,11 +276,7 @@ impl Resource {
                 "write the region and the account out",
             ));
         }
-        let allowed = if *service == "s3" {
-            plain as fn(u8) -> bool
-        } else {
-            no_colon
-        };
+        let allowed = if *service == "s3" { plain as fn(u8) -> bool } else { no_colon };
         Ok(Self { template, allowed })
     }
 }

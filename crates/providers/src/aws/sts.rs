@@ -29,10 +29,7 @@ use crate::{MintError, RemoteMint};
 macro_rules! answer {
     ($output:expr) => {{
         let output = $output;
-        #[expect(
-            deprecated,
-            reason = "AWS still answers it, and its documentation tells people to watch it"
-        )]
+        #[expect(deprecated, reason = "AWS still answers it, and its documentation tells people to watch it")]
         let packed_policy_size = output.packed_policy_size();
         Answer {
             source_identity: output.source_identity().map(str::to_owned),
@@ -56,12 +53,7 @@ pub(super) struct Sts {
 
 impl Sts {
     pub(super) fn new(config: AwsConfig, issuer: Arc<TokenIssuer>) -> Self {
-        Self {
-            config,
-            issuer,
-            clients: Mutex::default(),
-            ambient: OnceCell::new(),
-        }
+        Self { config, issuer, clients: Mutex::default(), ambient: OnceCell::new() }
     }
 
     /// The same with these credentials in place of the ambient ones.
@@ -90,10 +82,7 @@ impl Sts {
     fn client(&self, region: &str, credentials: Option<SharedCredentialsProvider>) -> Client {
         let key = (region.to_owned(), credentials.is_some());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients
-            .entry(key)
-            .or_insert_with(|| self.new_client(region, credentials))
-            .clone()
+        clients.entry(key).or_insert_with(|| self.new_client(region, credentials)).clone()
     }
 
     fn new_client(&self, region: &str, credentials: Option<SharedCredentialsProvider>) -> Client {
@@ -135,13 +124,10 @@ impl Sts {
                 transitive_tag_keys: [LEASE_TAG],
             },
         };
-        self.issuer
-            .key()
-            .sign("JWT", &claims)
-            .map_err(|error| MintError::Unavailable {
-                message: format!("Cortex could not sign the token for AWS: {error}."),
-                retry_after: None,
-            })
+        self.issuer.key().sign("JWT", &claims).map_err(|error| MintError::Unavailable {
+            message: format!("Cortex could not sign the token for AWS: {error}."),
+            retry_after: None,
+        })
     }
 
     async fn with_web_identity(&self, request: &Request) -> Result<Answer, MintError> {
@@ -217,14 +203,11 @@ impl Request {
     }
 
     fn session_tags(&self) -> Result<Vec<Tag>, MintError> {
-        let tags = self
-            .all_tags()
-            .map(|(key, value)| Tag::builder().key(key).value(value).build());
-        tags.collect::<Result<_, _>>()
-            .map_err(|error| MintError::Unavailable {
-                message: format!("Cortex could not write the session tags: {error}."),
-                retry_after: None,
-            })
+        let tags = self.all_tags().map(|(key, value)| Tag::builder().key(key).value(value).build());
+        tags.collect::<Result<_, _>>().map_err(|error| MintError::Unavailable {
+            message: format!("Cortex could not write the session tags: {error}."),
+            retry_after: None,
+        })
     }
 }
 

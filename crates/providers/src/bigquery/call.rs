@@ -22,10 +22,7 @@ pub(super) struct Google {
 
 impl Google {
     pub(super) fn new(limits: CallLimits) -> Self {
-        Self {
-            limits,
-            client: OnceCell::new(),
-        }
+        Self { limits, client: OnceCell::new() }
     }
 
     async fn client(&self) -> Result<&Client, MintError> {
@@ -69,10 +66,8 @@ async fn send(request: RequestBuilder, step: Step) -> Attempt<Zeroizing<Vec<u8>>
         Err(_) => return Attempt::Again(step.unknown("did not answer")),
     };
     let status = response.status();
-    let retry_after = response
-        .headers()
-        .get("retry-after")
-        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let retry_after =
+        response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
     let body = read(response).await;
     if !status.is_success() {
         return answered(step, status.as_u16(), retry_after, &body.unwrap_or_default());

@@ -32,10 +32,7 @@ impl Step {
 
     pub(super) fn unknown(self, what: &str) -> MintError {
         MintError::Indeterminate {
-            message: format!(
-                "{} {what}; it may have made a token, which nobody received.",
-                self.service()
-            ),
+            message: format!("{} {what}; it may have made a token, which nobody received.", self.service()),
         }
     }
 }
@@ -56,9 +53,7 @@ enum ErrorCode {
 /// Sorts one answer that is no success.
 pub(super) fn answered<T>(step: Step, status: u16, retry_after: Option<u32>, body: &[u8]) -> Attempt<T> {
     let code = match serde_json::from_slice(body) {
-        Ok(ErrorBody {
-            error: ErrorCode::OAuth(code) | ErrorCode::Google { status: code },
-        }) => code,
+        Ok(ErrorBody { error: ErrorCode::OAuth(code) | ErrorCode::Google { status: code } }) => code,
         Err(_) => String::new(),
     };
     match (code.as_str(), status) {
@@ -78,11 +73,7 @@ fn refused(step: Step, code: &str, status: u16) -> MintError {
         (1..=64).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     let (what, remedy) = explain(step, code, status);
     MintError::Refused {
-        code: if known {
-            code.to_owned()
-        } else {
-            format!("HTTP {status}")
-        },
+        code: if known { code.to_owned() } else { format!("HTTP {status}") },
         message: format!("{} refused the token: {what}.", step.service()),
         remedy: remedy.to_owned(),
     }
@@ -111,10 +102,9 @@ fn explain(step: Step, code: &str, status: u16) -> (&'static str, &'static str) 
             "the federated principal may not act as the service account",
             "Grant roles/iam.workloadIdentityUser on the service account to principalSet://…/attribute.grant/<grant>, and enable the IAM Service Account Credentials API.",
         ),
-        (Step::Impersonate, "NOT_FOUND", _) | (Step::Impersonate, _, 404) => (
-            "the service account does not exist",
-            "Check service_account in the policy's target.",
-        ),
+        (Step::Impersonate, "NOT_FOUND", _) | (Step::Impersonate, _, 404) => {
+            ("the service account does not exist", "Check service_account in the policy's target.")
+        }
         (_, "PERMISSION_DENIED", _) | (_, _, 403) => (
             "the project does not allow it",
             "Enable the Security Token Service API and check the organisation's policies.",
@@ -123,9 +113,6 @@ fn explain(step: Step, code: &str, status: u16) -> (&'static str, &'static str) 
             "it answered with a redirect, which Cortex does not follow",
             "Write the final address into providers.bigquery.",
         ),
-        _ => (
-            "it gave no reason that Cortex knows",
-            "Look for the request in Google's audit logs.",
-        ),
+        _ => ("it gave no reason that Cortex knows", "Look for the request in Google's audit logs."),
     }
 }

@@ -107,11 +107,7 @@ pub(super) struct Federation {
 impl Federation {
     pub(super) fn new(config: BigQueryConfig, issuer: Arc<TokenIssuer>) -> Self {
         let google = Google::new(config.calls.clone());
-        Self {
-            config,
-            issuer,
-            google,
-        }
+        Self { config, issuer, google }
     }
 
     pub(super) fn config(&self) -> &BigQueryConfig {
@@ -136,13 +132,10 @@ impl Federation {
             dag_id: &request.dag_id,
             run: &request.run,
         };
-        self.issuer
-            .key()
-            .sign("JWT", &claims)
-            .map_err(|error| MintError::Unavailable {
-                message: format!("Cortex could not sign the token for Google: {error}."),
-                retry_after: None,
-            })
+        self.issuer.key().sign("JWT", &claims).map_err(|error| MintError::Unavailable {
+            message: format!("Cortex could not sign the token for Google: {error}."),
+            retry_after: None,
+        })
     }
 
     /// Exchanges a token of Cortex for a federated one, which ends when Cortex's does.
@@ -163,24 +156,15 @@ impl Federation {
             ("subject_token", &subject_token),
         ];
         let url = self.config.token_url();
-        let answer: Exchanged = self
-            .google
-            .post(request.issuance_id, Step::Exchange, |http| {
-                http.post(&url).form(&form)
-            })
-            .await?;
+        let answer: Exchanged =
+            self.google.post(request.issuance_id, Step::Exchange, |http| http.post(&url).form(&form)).await?;
         let now = request.planned.now();
         let text = Zeroizing::new(answer.access_token);
-        let expires_at = answer
-            .expires_in
-            .map(|seconds| add(now, SignedDuration::from_secs(seconds)));
+        let expires_at = answer.expires_in.map(|seconds| add(now, SignedDuration::from_secs(seconds)));
         let bearer =
             answer.token_type.eq_ignore_ascii_case("Bearer") && answer.issued_token_type == ACCESS_TOKEN_TYPE;
         if !bearer {
-            return Err(mismatch(
-                "Google answered with another kind of token than was asked",
-                expires_at,
-            ));
+            return Err(mismatch("Google answered with another kind of token than was asked", expires_at));
         }
         Token::checked(text, expires_at, now, lifetime)
     }
@@ -195,15 +179,9 @@ impl Federation {
         let base = self.config.iam_credentials_url();
         let url = format!("{base}/v1/projects/-/serviceAccounts/{account}:generateAccessToken");
         let lifetime = format!("{}s", request.ttl.as_secs());
-        let body = GenerateAccessToken {
-            scope: &request.scopes,
-            lifetime,
-        };
+        let body = GenerateAccessToken { scope: &request.scopes, lifetime };
         let post = |http: &reqwest::Client| http.post(&url).bearer_auth(federated.text.as_str()).json(&body);
-        let answer: Generated = self
-            .google
-            .post(request.issuance_id, Step::Impersonate, post)
-            .await?;
+        let answer: Generated = self.google.post(request.issuance_id, Step::Impersonate, post).await?;
         let text = Zeroizing::new(answer.access_token);
         Token::checked(text, answer.expire_time, request.planned.now(), request.ttl)
     }
@@ -229,10 +207,7 @@ impl Token {
 }
 
 fn mismatch(what: &str, expires_at: Option<Timestamp>) -> MintError {
-    MintError::Mismatch {
-        message: format!("{what}; the credential was withheld."),
-        expires_at,
-    }
+    MintError::Mismatch { message: format!("{what}; the credential was withheld."), expires_at }
 }
 
 /// One token to be minted.
@@ -247,15 +222,9 @@ impl<K> RemoteMint<K> for Exchange {
         let Self { federation, request } = *self;
         request.planned.fresh()?;
         let token = match &request.service_account {
-            None => {
-                federation
-                    .exchange(&request, &request.scopes.join(" "), request.ttl)
-                    .await?
-            }
+            None => federation.exchange(&request, &request.scopes.join(" "), request.ttl).await?,
             Some(account) => {
-                let federated = federation
-                    .exchange(&request, IMPERSONATION_SCOPE, STEP_LIFETIME)
-                    .await?;
+                let federated = federation.exchange(&request, IMPERSONATION_SCOPE, STEP_LIFETIME).await?;
                 federation.impersonate(&request, account, &federated).await?
             }
         };
@@ -268,9 +237,9 @@ impl Request {
         let revocation = match self.service_account {
             // Denying the federated subject does not reach a token that acts as the service account.
             Some(_) => Revocation::ExpiryOnly,
-            None => Revocation::GoogleDeny {
-                principal: self.provider.principal(&self.issuance_id.to_string()),
-            },
+            None => {
+                Revocation::GoogleDeny { principal: self.provider.principal(&self.issuance_id.to_string()) }
+            }
         };
         let lease = Lease {
             issuance_id: self.issuance_id,
@@ -283,11 +252,7 @@ impl Request {
                 json!(self.provider.principal(&self.issuance_id.to_string())),
             )]),
         };
-        Minted {
-            secret: Secret::seal(Body::Token(token.text)),
-            lease,
-            details: self.details(),
-        }
+        Minted { secret: Secret::seal(Body::Token(token.text)), lease, details: self.details() }
     }
 
     fn details(&self) -> BTreeMap<String, Value> {

@@ -51,19 +51,13 @@ impl Claims {
                 ..claims
             },
             Method::WorkloadIdentity => Self {
-                sub: snowflake
-                    .config
-                    .workload_identity_subject
-                    .replace("{user}", &target.user),
+                sub: snowflake.config.workload_identity_subject.replace("{user}", &target.user),
                 aud: Some(snowflake.config.workload_identity_audience.clone()),
                 ..claims
             },
             Method::KeyPair => {
-                let sub = format!(
-                    "{}.{}",
-                    key_pair_account(&target.account),
-                    target.user.to_ascii_uppercase()
-                );
+                let sub =
+                    format!("{}.{}", key_pair_account(&target.account), target.user.to_ascii_uppercase());
                 let iss = format!("{sub}.SHA256:{}", fingerprint(key)?);
                 Self { iss, sub, ..claims }
             }
@@ -84,10 +78,7 @@ pub(super) fn fingerprint(key: &SigningKey) -> Result<String, Refusal> {
     };
     let (n, e) = key.public_components();
     let decode = |part: String| URL_SAFE_NO_PAD.decode(part).map_err(|_| failed());
-    let components = PublicKeyComponents {
-        n: decode(n)?,
-        e: decode(e)?,
-    };
+    let components = PublicKeyComponents { n: decode(n)?, e: decode(e)? };
     let der = AsDer::<PublicKeyX509Der<'_>>::as_der(&components).map_err(|_| failed())?;
     Ok(STANDARD.encode(Digest::of(der.as_ref()).as_bytes()))
 }

@@ -60,11 +60,7 @@ async fn a_key_pair_token_names_the_fingerprint_of_cortexs_key() {
     target["user"] = json!("finance_svc");
     let claims = claims(&snowflake(), &target).await;
     assert_eq!(claims["sub"], "XY12345.FINANCE_SVC");
-    let fingerprint = claims["iss"]
-        .as_str()
-        .unwrap()
-        .strip_prefix("XY12345.FINANCE_SVC.SHA256:")
-        .unwrap();
+    let fingerprint = claims["iss"].as_str().unwrap().strip_prefix("XY12345.FINANCE_SVC.SHA256:").unwrap();
     assert_eq!(STANDARD.decode(fingerprint).unwrap().len(), 32);
     assert_eq!(claims.get("aud"), None);
 }
@@ -82,11 +78,8 @@ fn a_fingerprint_is_that_of_the_registered_public_key() {
 
 #[tokio::test]
 async fn the_lease_is_honest_and_the_details_are_what_a_driver_needs() {
-    let drivers = [
-        ("oauth", "oauth"),
-        ("workload-identity", "WORKLOAD_IDENTITY"),
-        ("key-pair", "SNOWFLAKE_JWT"),
-    ];
+    let drivers =
+        [("oauth", "oauth"), ("workload-identity", "WORKLOAD_IDENTITY"), ("key-pair", "SNOWFLAKE_JWT")];
     for (method, authenticator) in drivers {
         let minted = mint(plan(&snowflake(), &target(method)).unwrap()).await.unwrap();
         assert_eq!(minted.lease.revocation, Revocation::ExpiryOnly);
@@ -115,14 +108,8 @@ async fn an_account_may_have_its_own_host_and_audience() {
         ..SnowflakeConfig::default()
     };
     let snowflake = Snowflake::new(&config, &issuer());
-    assert_eq!(
-        claims(&snowflake, &target("oauth")).await["aud"],
-        "https://acme.example/oauth"
-    );
-    assert_eq!(
-        claims(&snowflake, &target("workload-identity")).await["sub"],
-        "airflow/FINANCE_SVC"
-    );
+    assert_eq!(claims(&snowflake, &target("oauth")).await["aud"], "https://acme.example/oauth");
+    assert_eq!(claims(&snowflake, &target("workload-identity")).await["sub"], "airflow/FINANCE_SVC");
     let plan = plan(&snowflake, &target("oauth")).unwrap();
     assert_eq!(plan.scope["host"], "acme.privatelink.snowflakecomputing.com");
     assert_eq!(snowflake.host("Acme_Prod"), "acme-prod.snowflakecomputing.com");
@@ -131,10 +118,7 @@ async fn an_account_may_have_its_own_host_and_audience() {
 #[test]
 fn a_key_pair_token_lives_for_an_hour_at_most() {
     let (run, policy, target) = (run(), policy(), target("key-pair"));
-    let ask = crate::Ask {
-        max_ttl: SignedDuration::from_hours(3),
-        ..ask(&run, &policy, &target)
-    };
+    let ask = crate::Ask { max_ttl: SignedDuration::from_hours(3), ..ask(&run, &policy, &target) };
     let plan: Plan<Key> = snowflake().plan(&ask).unwrap();
     assert_eq!(plan.ttl, SignedDuration::from_hours(1));
     assert_eq!(plan.worst_case_expiry, now() + SignedDuration::from_hours(1));
@@ -173,10 +157,7 @@ fn names_that_could_mean_something_else_are_refused() {
         let problems = (BUILT_IN.check)(&target).expect_err(value);
         assert_eq!(problems[0].pointer, format!("/{key}"), "{value}");
     }
-    assert_eq!(
-        (BUILT_IN.check)(&target("password")).unwrap_err()[0].pointer,
-        "/method"
-    );
+    assert_eq!((BUILT_IN.check)(&target("password")).unwrap_err()[0].pointer, "/method");
     assert_eq!(
         (BUILT_IN.check)(&target("oauth")).unwrap(),
         "snowflake:acme-prod/FINANCE_SVC/FINANCE_PUBLISH"

@@ -64,10 +64,7 @@ pub(crate) struct Stub {
 impl Stub {
     /// Starts one that gives `replies` in order; past their end it fails the call for good.
     pub(crate) async fn start(replies: Vec<Reply>) -> Self {
-        let script = Arc::new(Script {
-            replies: Mutex::new(replies.into()),
-            seen: Mutex::default(),
-        });
+        let script = Arc::new(Script { replies: Mutex::new(replies.into()), seen: Mutex::default() });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = Router::new().fallback(answer).with_state(Arc::clone(&script));
@@ -88,15 +85,9 @@ impl Drop for Stub {
 }
 
 async fn answer(State(script): State<Arc<Script>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    let authorization = headers
-        .get("authorization")
-        .map(|value| value.to_str().unwrap().to_owned());
+    let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
     let body = String::from_utf8(body.to_vec()).unwrap();
-    script.seen.lock().unwrap().push(Seen {
-        path: uri.path().to_owned(),
-        authorization,
-        body,
-    });
+    script.seen.lock().unwrap().push(Seen { path: uri.path().to_owned(), authorization, body });
     let reply = script.replies.lock().unwrap().pop_front();
     match reply {
         Some(Reply::Whole(status, headers, body)) => {

@@ -61,7 +61,8 @@ impl FromRequestParts<App> for Caller {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let unauthorized = |why: &str| Problem::new(StatusCode::UNAUTHORIZED, why);
         let Ok(client) = Client::from_request_parts(parts, app).await;
-        let token = bearer(parts).ok_or_else(|| unauthorized("send Authorization: Bearer and a person's token"))?;
+        let token =
+            bearer(parts).ok_or_else(|| unauthorized("send Authorization: Bearer and a person's token"))?;
         let verified = match app.broker.identity.verify(token).await {
             Ok(verified) => verified,
             Err(rejection) if rejection.is_temporary() => {
@@ -77,9 +78,10 @@ impl FromRequestParts<App> for Caller {
             Principal::Person(person) => {
                 Ok(Self { person: person.clone(), roles: roles(person, &app.broker.roles) })
             }
-            Principal::Run(_) | Principal::Service(_) => {
-                Err(Problem::new(StatusCode::FORBIDDEN, "this is for people; a run's or a service's token does not do"))
-            }
+            Principal::Run(_) | Principal::Service(_) => Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "this is for people; a run's or a service's token does not do",
+            )),
         }
     }
 }

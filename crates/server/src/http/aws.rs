@@ -51,8 +51,11 @@ pub(super) async fn container_credentials(
 async fn fetch(app: &App, client: Client, policy: String, parts: &Parts) -> Result<Response, OAuthError> {
     let Some(token) = authorization(parts) else {
         app.broker.noise.count("request", client.source, app.broker.clock.now());
-        return Err(OAuthError::new("invalid_request", "send a lease's handle or the run's token as Authorization")
-            .with_status(StatusCode::UNAUTHORIZED));
+        return Err(OAuthError::new(
+            "invalid_request",
+            "send a lease's handle or the run's token as Authorization",
+        )
+        .with_status(StatusCode::UNAUTHORIZED));
     };
     if token.starts_with(HANDLE_PREFIX) {
         let lease =

@@ -76,7 +76,10 @@ impl From<Refused> for OAuthError {
             Refused::Pending { grant_id, interval_s } => Self {
                 grant_id: Some(grant_id.to_string()),
                 interval: Some(interval_s),
-                ..Self::new("authorization_pending", format!("grant {grant_id} waits for approval; ask again"))
+                ..Self::new(
+                    "authorization_pending",
+                    format!("grant {grant_id} waits for approval; ask again"),
+                )
             },
             Refused::GrantDenied { grant_id, description } => {
                 Self { grant_id: Some(grant_id.to_string()), ..Self::new("access_denied", description) }
@@ -170,7 +173,10 @@ impl Problem {
         };
         Self {
             problems: problems.into_iter().map(fault).collect(),
-            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "the document was not accepted; nothing was changed")
+            ..Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "the document was not accepted; nothing was changed",
+            )
         }
     }
 }
@@ -261,8 +267,7 @@ fn add_shared_errors(operation: &mut Operation) {
     if operation.request_body.is_some() {
         shared.extend(TO_BODIES);
     }
-    let in_query =
-        |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(p) if p.parameter_in == ParameterIn::Query);
+    let in_query = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(p) if p.parameter_in == ParameterIn::Query);
     if operation.parameters.iter().flatten().any(in_query) {
         shared.extend(TO_QUERIES);
     }

@@ -163,7 +163,8 @@ async fn decide(
     caller.need(&[Role::Approver])?;
     let id = parse_id(id)?;
     let decision = if bytes.is_empty() { Decision::default() } else { body::json(headers, bytes)? };
-    if decision.comment.as_ref().is_some_and(|comment| comment.len() > COMMENT_MAX || comment.contains('\0')) {
+    if decision.comment.as_ref().is_some_and(|comment| comment.len() > COMMENT_MAX || comment.contains('\0'))
+    {
         return Err(Problem::bad_request(format!("a comment has at most {COMMENT_MAX} bytes and no NUL")));
     }
     let broker = &app.broker;

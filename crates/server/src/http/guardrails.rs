@@ -65,7 +65,9 @@ pub(super) async fn apply(
 }
 
 fn check(name: &str, source: String) -> Result<Document, Problem> {
-    let name = name.parse::<PolicyName>().map_err(|e| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()))?;
+    let name = name
+        .parse::<PolicyName>()
+        .map_err(|e| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()))?;
     Guardrails::compile(&[(name.as_str(), source.as_str())]).map_err(Problem::document)?;
     let digest = Digest::of(source.as_bytes());
     Ok(Document { kind: Kind::Guardrail, name: name.to_string(), digest, source })

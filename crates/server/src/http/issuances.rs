@@ -79,7 +79,18 @@ pub(super) async fn list(
 
 fn filter(query: ListQuery) -> Result<Filter, Problem> {
     let ListQuery {
-        since, until, dag_id, run_id, task_id, principal, policy, provider, outcome, approver, before, limit,
+        since,
+        until,
+        dag_id,
+        run_id,
+        task_id,
+        principal,
+        policy,
+        provider,
+        outcome,
+        approver,
+        before,
+        limit,
     } = query;
     let outcomes = ["issued", "failed", "indeterminate", "open", "denied"];
     if let Some(outcome) = &outcome

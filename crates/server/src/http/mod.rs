@@ -91,7 +91,8 @@ fn forwarded_for(parts: &Parts, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
         return peer;
     }
     let values = parts.headers.get_all("x-forwarded-for");
-    let listed: Vec<&str> = values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).collect();
+    let listed: Vec<&str> =
+        values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).collect();
     for text in listed.iter().rev() {
         match text.trim().parse::<IpAddr>().map(|address| address.to_canonical()) {
             Ok(address) if is_trusted(&address) => {}
@@ -171,7 +172,9 @@ pub fn router(app: App, config: &ServerConfig) -> Router {
         .route("/openapi.json", axum::routing::get(move || async move { axum::Json((*api).clone()) }))
         .route("/docs", axum::routing::get(move || async move { docs::page(&page) }))
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
-        .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
+        })
         .layer(DefaultBodyLimit::max(config.max_body_bytes))
         // Says so before the body is sent, where its length is announced.
         .layer(RequestBodyLimitLayer::new(config.max_body_bytes))
@@ -190,13 +193,14 @@ async fn every_request(State(app): State<App>, mut request: Request, next: Next)
     let id = RecordId::new(app.broker.clock.now(), app.broker.random.id_bits()).to_string();
     request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
-    let route = request.extensions().get::<axum::extract::MatchedPath>().map_or_else(
-        || "unmatched".to_owned(),
-        |path| path.as_str().to_owned(),
-    );
+    let route = request
+        .extensions()
+        .get::<axum::extract::MatchedPath>()
+        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let encoded = request.headers().get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity");
     let mut response = if encoded {
-        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body without a content encoding").into_response()
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body without a content encoding")
+            .into_response()
     } else {
         next.run(request).await
     };

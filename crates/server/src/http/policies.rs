@@ -309,7 +309,8 @@ pub(super) async fn dry_run(
     let catalogue = app.broker.library.catalogue();
     let policy = in_force(&catalogue, &name)?;
     let question: Question = body::json(&headers, &body)?;
-    let run: Run = serde_json::from_value(question.run).map_err(|e| Problem::bad_request(format!("run: {e}")))?;
+    let run: Run =
+        serde_json::from_value(question.run).map_err(|e| Problem::bad_request(format!("run: {e}")))?;
     let at = question.at.map(|at| at.parse::<Timestamp>()).transpose();
     let at = at.map_err(|_| Problem::bad_request("at is written as 2026-01-31T23:59:59Z"))?;
     let guardrails = catalogue.guardrails().ok_or_else(|| {

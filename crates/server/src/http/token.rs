@@ -187,7 +187,8 @@ fn answer(app: &App, lease: &LiveLease, requested: Option<&str>) -> Result<Respo
             (keys.as_str(), TYPE_AWS, "N_A")
         }
     };
-    let fits = requested.is_none_or(|wanted| wanted == issued_token_type || (wanted == TYPE_JWT && token_type == "Bearer"));
+    let fits = requested
+        .is_none_or(|wanted| wanted == issued_token_type || (wanted == TYPE_JWT && token_type == "Bearer"));
     if !fits {
         return Err(OAuthError::new("invalid_request", format!("this provider issues {issued_token_type}")));
     }

@@ -66,7 +66,8 @@ impl TryFrom<VersionRow> for Version {
 
     fn try_from(row: VersionRow) -> Result<Self, StoreError> {
         let VersionRow { name, version, digest, source, applied_by, applied_at, retired } = row;
-        let digest = digest.as_slice().try_into().map_err(|_| StoreError::Corrupt(format!("digest of {name}")))?;
+        let digest =
+            digest.as_slice().try_into().map_err(|_| StoreError::Corrupt(format!("digest of {name}")))?;
         let applied_at = timestamp(applied_at)?;
         Ok(Self { name, version, digest, source, applied_by, applied_at, retired })
     }
@@ -137,7 +138,8 @@ pub async fn apply(
 /// Guardrails are compiled as one set: what each of them passes alone, all of them have to pass together.
 async fn compile_together(tx: &mut PgConnection) -> Result<(), StoreError> {
     let all = list(tx, Kind::Guardrail, "", i64::MAX).await?;
-    let sources: Vec<_> = all.iter().map(|version| (version.name.as_str(), version.source.as_str())).collect();
+    let sources: Vec<_> =
+        all.iter().map(|version| (version.name.as_str(), version.source.as_str())).collect();
     Guardrails::compile(&sources).map(drop).map_err(StoreError::Guardrails)
 }
 
@@ -185,8 +187,12 @@ async fn apply_one(
     .bind(version)
     .execute(&mut *tx)
     .await?;
-    let change =
-        Change { name: name.clone(), version: Some(version), digest: Some(document.digest), by: by.to_owned() };
+    let change = Change {
+        name: name.clone(),
+        version: Some(version),
+        digest: Some(document.digest),
+        by: by.to_owned(),
+    };
     note(tx, document.kind, change, stamp).await?;
     Ok(Applied::Changed { name, version })
 }

@@ -93,12 +93,34 @@ impl TryFrom<IssuanceRow> for Issuance {
 
     fn try_from(row: IssuanceRow) -> Result<Self, StoreError> {
         let IssuanceRow {
-            id, issuance_id, at, principal, dag_id, run_id, task_id, policy, provider, outcome, reason, grant_id,
+            id,
+            issuance_id,
+            at,
+            principal,
+            dag_id,
+            run_id,
+            task_id,
+            policy,
+            provider,
+            outcome,
+            reason,
+            grant_id,
             expires_at,
         } = row;
         Ok(Self {
-            id, issuance_id, at: timestamp(at)?, principal, dag_id, run_id, task_id, policy, provider, outcome,
-            reason, grant_id, expires_at: expires_at.map(timestamp).transpose()?,
+            id,
+            issuance_id,
+            at: timestamp(at)?,
+            principal,
+            dag_id,
+            run_id,
+            task_id,
+            policy,
+            provider,
+            outcome,
+            reason,
+            grant_id,
+            expires_at: expires_at.map(timestamp).transpose()?,
         })
     }
 }

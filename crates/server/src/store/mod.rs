@@ -19,7 +19,9 @@ use sqlx::{Connection as _, PgConnection, PgPool};
 
 use crate::config::DatabaseConfig;
 
-pub use recorder::{Admission, Admitted, Committed, OpenIntent, RecordError, Recorder, RecorderOptions, Ticket};
+pub use recorder::{
+    Admission, Admitted, Committed, OpenIntent, RecordError, Recorder, RecorderOptions, Ticket,
+};
 pub use row::{Author, Stamp};
 
 /// The migrations, embedded.

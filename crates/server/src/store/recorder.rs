@@ -178,7 +178,8 @@ impl Recorder {
             committed.push(Committed { issuance_id: opening.issuance_id });
             rows.push(self.stamp.row(What::Issued { opening: Box::new(opening), lease })?);
         }
-        self.submit(Job { rows, spend: replay, grant: grant.map(GrantId::uuid), opens, ..Job::default() }).await?;
+        self.submit(Job { rows, spend: replay, grant: grant.map(GrantId::uuid), opens, ..Job::default() })
+            .await?;
         Ok(Admitted { tickets, committed })
     }
 
@@ -247,7 +248,8 @@ async fn write(pool: PgPool, mut waiting: mpsc::Receiver<Waiting>, options: Reco
     let mut next = Vec::with_capacity(options.max_batch);
     while waiting.recv_many(&mut next, options.max_batch).await > 0 {
         let (batch, answers): (Vec<Job>, Vec<_>) = next.drain(..).unzip();
-        metrics::histogram!("cortex_record_batch_size").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        metrics::histogram!("cortex_record_batch_size")
+            .record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         let verdicts = match tokio::time::timeout(options.commit_timeout, commit(&pool, &batch)).await {
             Ok(Ok(verdicts)) => verdicts,
             Ok(Err(error)) => settle(&pool, &batch, &error.to_string(), options.commit_timeout).await,
@@ -364,8 +366,11 @@ async fn refuse_superseded(
     new: &HashSet<Uuid>,
     verdicts: &mut Verdicts,
 ) -> Result<(), sqlx::Error> {
-    let missing: Vec<Uuid> =
-        accepted(batch, verdicts).flat_map(|job| &job.rows).map(|row| row.id).filter(|id| !new.contains(id)).collect();
+    let missing: Vec<Uuid> = accepted(batch, verdicts)
+        .flat_map(|job| &job.rows)
+        .map(|row| row.id)
+        .filter(|id| !new.contains(id))
+        .collect();
     let present = present(tx, &missing).await?;
     for (job, verdict) in batch.iter().zip(verdicts) {
         let there = |row: &Row| new.contains(&row.id) || present.contains(&row.id);
@@ -404,7 +409,10 @@ async fn open_and_close(
     // A superseded outcome closes nothing: what superseded it did.
     let closes: Vec<Uuid> = accepted(batch, verdicts).filter_map(|job| job.closes).collect();
     if !closes.is_empty() {
-        sqlx::query("DELETE FROM open_intent WHERE issuance_id = ANY($1)").bind(closes).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM open_intent WHERE issuance_id = ANY($1)")
+            .bind(closes)
+            .execute(&mut *tx)
+            .await?;
     }
     let unspent: Vec<&Replay> = accepted(batch, verdicts).filter_map(|job| job.unspend.as_ref()).collect();
     if !unspent.is_empty() {

@@ -11,10 +11,7 @@ use crate::tests::fixtures::run;
 fn pointers(target: &Value) -> Vec<String> {
     match (BUILT_IN.check)(target) {
         Ok(_) => Vec::new(),
-        Err(problems) => problems
-            .into_iter()
-            .map(|TargetProblem { pointer, .. }| pointer)
-            .collect(),
+        Err(problems) => problems.into_iter().map(|TargetProblem { pointer, .. }| pointer).collect(),
     }
 }
 
@@ -28,9 +25,7 @@ fn with(pointer: &str, value: Value) -> Value {
 /// The usual target with further members.
 fn and(members: Value) -> Value {
     let mut target = target();
-    let Value::Object(members) = members else {
-        panic!("not an object")
-    };
+    let Value::Object(members) = members else { panic!("not an object") };
     target.as_object_mut().unwrap().extend(members);
     target
 }
@@ -43,17 +38,8 @@ fn the_resource_is_the_role() {
 
 #[test]
 fn actions_are_named() {
-    for action in [
-        "s3:PutObject",
-        "s3:Get*",
-        "s3:*",
-        "sts:GetCallerIdentity",
-        "execute-api:Invoke",
-    ] {
-        assert!(
-            pointers(&with("/allow/0/actions/0", json!(action))).is_empty(),
-            "{action}"
-        );
+    for action in ["s3:PutObject", "s3:Get*", "s3:*", "sts:GetCallerIdentity", "execute-api:Invoke"] {
+        assert!(pointers(&with("/allow/0/actions/0", json!(action))).is_empty(), "{action}");
     }
     let refused = [
         "*",
@@ -77,11 +63,7 @@ fn actions_are_named() {
         "s3:GetObject\n",
     ];
     for action in refused {
-        assert_eq!(
-            pointers(&with("/allow/0/actions/0", json!(action))),
-            ["/allow/0/actions/0"],
-            "{action}"
-        );
+        assert_eq!(pointers(&with("/allow/0/actions/0", json!(action))), ["/allow/0/actions/0"], "{action}");
     }
 }
 
@@ -94,10 +76,7 @@ fn resources_are_arns_of_the_roles_partition() {
         "arn:aws:logs:eu-west-1:123456789012:log-group:/cortex/{team}:*",
     ];
     for resource in fine {
-        assert!(
-            pointers(&with("/allow/0/resources/0", json!(resource))).is_empty(),
-            "{resource}"
-        );
+        assert!(pointers(&with("/allow/0/resources/0", json!(resource))).is_empty(), "{resource}");
     }
     let refused = [
         "*",
@@ -141,14 +120,8 @@ fn conditions_only_narrow() {
     assert!(conditions(json!({"Bool": {"aws:SecureTransport": ["true"]}})).is_empty());
     let at = "/allow/0/conditions";
     assert_eq!(conditions(json!({"StringNotEquals": {"s3:prefix": ["x"]}})), [at]);
-    assert_eq!(
-        conditions(json!({"StringEqualsIfExists": {"s3:prefix": ["x"]}})).len(),
-        1
-    );
-    assert_eq!(
-        conditions(json!({"StringEquals": {}})),
-        [format!("{at}/StringEquals")]
-    );
+    assert_eq!(conditions(json!({"StringEqualsIfExists": {"s3:prefix": ["x"]}})).len(), 1);
+    assert_eq!(conditions(json!({"StringEquals": {}})), [format!("{at}/StringEquals")]);
     assert_eq!(
         conditions(json!({"StringEquals": {"s3:prefix": []}})),
         [format!("{at}/StringEquals/s3:prefix")]
@@ -157,31 +130,16 @@ fn conditions_only_narrow() {
         conditions(json!({"StringEquals": {"aws:PrincipalTag/a": ["${x}"]}})),
         [format!("{at}/StringEquals/aws:PrincipalTag~1a/0")]
     );
-    assert_eq!(
-        conditions(json!({"StringEquals": {"prefix": ["x"]}})),
-        [format!("{at}/StringEquals/prefix")]
-    );
+    assert_eq!(conditions(json!({"StringEquals": {"prefix": ["x"]}})), [format!("{at}/StringEquals/prefix")]);
 }
 
 #[test]
 fn nothing_is_allowed_by_saying_nothing() {
     assert_eq!(pointers(&with("/allow", json!([]))), ["/allow"]);
-    assert_eq!(
-        pointers(&with("/allow/0/actions", json!([]))),
-        ["/allow/0/actions"]
-    );
-    assert_eq!(
-        pointers(&with("/allow/0/resources", json!([]))),
-        ["/allow/0/resources"]
-    );
-    assert_eq!(
-        pointers(&with("/allow/0", json!({"actions": ["s3:Get*"]}))),
-        ["/allow/0"]
-    );
-    assert_eq!(
-        pointers(&with("/allow/0", json!({"action": ["s3:Get*"]}))),
-        ["/allow/0/action"]
-    );
+    assert_eq!(pointers(&with("/allow/0/actions", json!([]))), ["/allow/0/actions"]);
+    assert_eq!(pointers(&with("/allow/0/resources", json!([]))), ["/allow/0/resources"]);
+    assert_eq!(pointers(&with("/allow/0", json!({"actions": ["s3:Get*"]}))), ["/allow/0"]);
+    assert_eq!(pointers(&with("/allow/0", json!({"action": ["s3:Get*"]}))), ["/allow/0/action"]);
 }
 
 #[test]
@@ -192,16 +150,7 @@ fn every_fault_of_a_target_is_found_at_once() {
     broken["region"] = json!("Paris");
     broken["tags"] = json!({"lease": "x"});
     broken["external_id"] = json!("x");
-    assert_eq!(
-        pointers(&broken),
-        [
-            "/role",
-            "/allow/0/actions/0",
-            "/region",
-            "/tags/lease",
-            "/external_id"
-        ]
-    );
+    assert_eq!(pointers(&broken), ["/role", "/allow/0/actions/0", "/region", "/tags/lease", "/external_id"]);
 }
 
 #[test]
@@ -211,10 +160,7 @@ fn a_region_and_an_external_id_fit_the_role_and_the_method() {
     assert!(assume("cortex-prod-7").is_empty());
     assert_eq!(assume("x"), ["/external_id"]);
     assert_eq!(assume("a b"), ["/external_id"]);
-    assert_eq!(
-        pointers(&and(json!({"external_id": "cortex-prod-7"}))),
-        ["/external_id"]
-    );
+    assert_eq!(pointers(&and(json!({"external_id": "cortex-prod-7"}))), ["/external_id"]);
     assert_eq!(pointers(&and(json!({"method": "magic"}))), ["/method"]);
 }
 
@@ -222,9 +168,7 @@ fn a_region_and_an_external_id_fit_the_role_and_the_method() {
 fn tags_are_tags_to_aws_and_leave_cortexs_own_alone() {
     let tags = |tags: Value| pointers(&and(json!({ "tags": tags })));
     assert!(tags(json!({"team": "{team}", "cost centre": "a/b"})).is_empty());
-    for key in [
-        "lease", "Lease", "DAG_ID", "policy", "aws:x", "AWS:x", "", "a*", "a\"b",
-    ] {
+    for key in ["lease", "Lease", "DAG_ID", "policy", "aws:x", "AWS:x", "", "a*", "a\"b"] {
         assert_eq!(tags(json!({ key: "x" })).len(), 1, "{key}");
     }
     assert_eq!(tags(json!({"Team": "a", "team": "b"})), ["/tags/team"]);
@@ -237,13 +181,9 @@ fn tags_are_tags_to_aws_and_leave_cortexs_own_alone() {
 
 #[test]
 fn a_policy_that_can_never_fit_is_refused_when_it_is_written() {
-    let resources: Vec<_> = (0..60)
-        .map(|n| format!("arn:aws:s3:::finance-mart-number-{n}/{{dag_id}}/*"))
-        .collect();
-    assert_eq!(
-        pointers(&with("/allow/0/resources", json!(resources))),
-        ["/allow"]
-    );
+    let resources: Vec<_> =
+        (0..60).map(|n| format!("arn:aws:s3:::finance-mart-number-{n}/{{dag_id}}/*")).collect();
+    assert_eq!(pointers(&with("/allow/0/resources", json!(resources))), ["/allow"]);
 }
 
 proptest! {

@@ -78,11 +78,7 @@ fn a_lifetime_stays_within_awss_limits_and_the_policys() {
     };
     assert_eq!(ttl(30, None), Ok(minutes(30)));
     assert_eq!(ttl(30, Some(20)), Ok(minutes(20)));
-    assert_eq!(
-        ttl(30, Some(5)),
-        Ok(minutes(15)),
-        "raised to AWS's minimum, which the policy allows"
-    );
+    assert_eq!(ttl(30, Some(5)), Ok(minutes(15)), "raised to AWS's minimum, which the policy allows");
     assert_eq!(ttl(30, Some(600)), Ok(minutes(30)));
     assert_eq!(ttl(24 * 60, None), Ok(minutes(12 * 60)));
     assert!(ttl(14, None).unwrap_err().contains("900"));
@@ -98,33 +94,21 @@ fn what_depends_on_configuration_is_refused_with_a_remedy() {
     assert!(plan(&aws(), &china).err().unwrap().remedy.contains("region"));
     let mut assume = target();
     assume["method"] = json!("assume-role");
-    assert!(
-        plan(&aws(), &assume)
-            .err()
-            .unwrap()
-            .remedy
-            .contains("external_id")
-    );
-    let config = AwsConfig {
-        external_id: Some("cortex-prod-7".into()),
-        ..AwsConfig::default()
-    };
+    assert!(plan(&aws(), &assume).err().unwrap().remedy.contains("external_id"));
+    let config = AwsConfig { external_id: Some("cortex-prod-7".into()), ..AwsConfig::default() };
     assert!(plan(&Aws::new(&config, &issuer()), &assume).is_ok());
 }
 
 #[test]
 fn a_run_whose_names_make_the_policy_too_large_is_refused() {
     let mut target = target();
-    let resources: Vec<_> = (0..20)
-        .map(|n| format!("arn:aws:s3:::mart-{n}/{{dag_id}}/{{run_id}}/*"))
-        .collect();
+    let resources: Vec<_> =
+        (0..20).map(|n| format!("arn:aws:s3:::mart-{n}/{{dag_id}}/{{run_id}}/*")).collect();
     target["allow"][0]["resources"] = json!(resources);
     assert!(plan(&aws(), &target).is_ok());
     let (mut run, policy) = (run(), policy());
     run.run_id = "r".repeat(250).parse().unwrap();
-    let refusal = Provider::<Key>::plan(&aws(), &ask(&run, &policy, &target))
-        .err()
-        .unwrap();
+    let refusal = Provider::<Key>::plan(&aws(), &ask(&run, &policy, &target)).err().unwrap();
     assert!(refusal.message.contains("2048"), "{refusal:?}");
 }
 
@@ -135,15 +119,11 @@ fn values_that_mean_something_to_aws_are_refused_and_never_escaped() {
     }
     let (mut run, policy, target) = (run(), policy(), target());
     run.run_id = "a..b".parse().unwrap();
-    let refusal = Provider::<Key>::plan(&aws(), &ask(&run, &policy, &target))
-        .err()
-        .unwrap();
+    let refusal = Provider::<Key>::plan(&aws(), &ask(&run, &policy, &target)).err().unwrap();
     assert!(refusal.message.contains("run_id"), "{refusal:?}");
     run.run_id = "a".parse().unwrap();
     run.dag_id = "a~b".parse().unwrap();
-    let refusal = Provider::<Key>::plan(&aws(), &ask(&run, &policy, &target))
-        .err()
-        .unwrap();
+    let refusal = Provider::<Key>::plan(&aws(), &ask(&run, &policy, &target)).err().unwrap();
     assert!(refusal.message.contains("tag dag_id"), "{refusal:?}");
 }
 
@@ -166,9 +146,7 @@ fn a_team_that_is_absent_matches_nothing() {
 
 fn name_is_valid(name: &str) -> bool {
     (2..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b))
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b))
 }
 
 proptest! {
@@ -201,9 +179,5 @@ proptest! {
 #[test]
 fn nothing_in_a_scope_is_a_secret_or_an_id_of_the_issuance() {
     let scope: Value = plan_with(|_| {}).unwrap().scope;
-    assert!(
-        !scope
-            .to_string()
-            .contains(&crate::tests::fixtures::issuance_id().to_string())
-    );
+    assert!(!scope.to_string().contains(&crate::tests::fixtures::issuance_id().to_string()));
 }

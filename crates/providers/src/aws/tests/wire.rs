@@ -25,9 +25,7 @@ fn aws(endpoint: &str, calls: CallLimits) -> Aws {
     };
     let own = Credentials::new("AKIDEXAMPLE", "own-secret", None, None, "test");
     let sts = Sts::new(config, issuer()).with_credentials(SharedCredentialsProvider::new(own));
-    Aws {
-        shared: std::sync::Arc::new(sts),
-    }
+    Aws { shared: std::sync::Arc::new(sts) }
 }
 
 fn session_arn() -> String {
@@ -78,18 +76,13 @@ async fn run(replies: Vec<Reply>, calls: CallLimits) -> (Result<Minted<Key>, Min
 }
 
 fn impatient() -> CallLimits {
-    CallLimits {
-        attempt_timeout: SignedDuration::from_millis(300),
-        ..CallLimits::default()
-    }
+    CallLimits { attempt_timeout: SignedDuration::from_millis(300), ..CallLimits::default() }
 }
 
 #[tokio::test]
 async fn a_web_identity_token_is_good_for_one_role_and_one_issuance() {
     let stub = Stub::start(vec![success()]).await;
-    let minted = mint(plan(&aws(&stub.url, CallLimits::default()), &target()).unwrap())
-        .await
-        .unwrap();
+    let minted = mint(plan(&aws(&stub.url, CallLimits::default()), &target()).unwrap()).await.unwrap();
     let seen = stub.seen();
     let form = seen[0].form();
     assert_eq!(seen[0].authorization, None, "the token is all the proof");
@@ -135,12 +128,7 @@ async fn the_lease_says_what_aws_said_and_no_secret() {
     let lease = serde_json::to_value(&minted.lease).unwrap();
     assert_eq!(minted.lease.expires_at, EXPIRATION.parse().unwrap());
     assert_eq!(minted.lease.provider_request_id.as_deref(), Some("req-1"));
-    assert_eq!(
-        minted.lease.revocation,
-        Revocation::AwsDeny {
-            role_arn: ROLE.into()
-        }
-    );
+    assert_eq!(minted.lease.revocation, Revocation::AwsDeny { role_arn: ROLE.into() });
     assert_eq!(lease["facts"]["assumed_role_arn"], json!(session_arn()));
     assert_eq!(lease["facts"]["assumed_role_id"], "AROAEXAMPLE:x");
     assert_eq!(lease["facts"]["packed_policy_size"], 12);
@@ -148,18 +136,10 @@ async fn the_lease_says_what_aws_said_and_no_secret() {
     assert_eq!(minted.details["region"], "eu-west-1");
     assert_eq!(minted.details["role_arn"], ROLE);
     assert!(!format!("{minted:?}").contains("canary"), "{minted:?}");
-    let Body::AwsKeys {
-        secret_access_key,
-        session_token,
-        ..
-    } = minted.secret.open(&Key)
-    else {
+    let Body::AwsKeys { secret_access_key, session_token, .. } = minted.secret.open(&Key) else {
         panic!("not keys")
     };
-    assert_eq!(
-        (secret_access_key.as_str(), session_token.as_str()),
-        ("canary-secret", "canary-token")
-    );
+    assert_eq!((secret_access_key.as_str(), session_token.as_str()), ("canary-secret", "canary-token"));
 }
 
 #[tokio::test]
@@ -167,39 +147,24 @@ async fn assume_role_sends_the_external_id_and_the_tags_and_is_signed() {
     let stub = Stub::start(vec![Reply::ok(answer("AssumeRole", &[]))]).await;
     let mut target = target();
     target["method"] = json!("assume-role");
-    let minted = mint(plan(&aws(&stub.url, CallLimits::default()), &target).unwrap())
-        .await
-        .unwrap();
+    let minted = mint(plan(&aws(&stub.url, CallLimits::default()), &target).unwrap()).await.unwrap();
     let seen = stub.seen();
     let form = seen[0].form();
     assert!(seen[0].authorization.as_ref().unwrap().contains("AKIDEXAMPLE/"));
-    assert!(
-        seen[0]
-            .authorization
-            .as_ref()
-            .unwrap()
-            .contains("/eu-west-1/sts/")
-    );
+    assert!(seen[0].authorization.as_ref().unwrap().contains("/eu-west-1/sts/"));
     assert_eq!(form["Action"], "AssumeRole");
     assert_eq!(form["ExternalId"], "cortex-prod-7");
     assert_eq!(form["SourceIdentity"], issuance_id().to_string());
     assert_eq!(form["TransitiveTagKeys.member.1"], "lease");
     let tags: Vec<_> = (1..=3)
         .map(|n| {
-            (
-                form[&format!("Tags.member.{n}.Key")].as_str(),
-                form[&format!("Tags.member.{n}.Value")].as_str(),
-            )
+            (form[&format!("Tags.member.{n}.Key")].as_str(), form[&format!("Tags.member.{n}.Value")].as_str())
         })
         .collect();
     let id = issuance_id().to_string();
     assert_eq!(
         tags,
-        [
-            ("dag_id", "finance_publish"),
-            ("policy", "finance-data-publish"),
-            ("lease", id.as_str())
-        ]
+        [("dag_id", "finance_publish"), ("policy", "finance-data-publish"), ("lease", id.as_str())]
     );
     assert_eq!(minted.lease.credential_id, "ASIAIOSFODNN7EXAMPLE");
 }
@@ -220,46 +185,27 @@ async fn every_refusal_is_final_and_says_what_to_do() {
     ];
     for (status, expected) in codes {
         let (result, calls) = run(vec![error(status, expected), success()], CallLimits::default()).await;
-        let Err(MintError::Refused {
-            code,
-            message,
-            remedy,
-        }) = result
-        else {
+        let Err(MintError::Refused { code, message, remedy }) = result else {
             panic!("{expected}: {result:?}")
         };
         assert_eq!((code.as_str(), calls), (expected, 1));
-        assert!(
-            !message.contains("canary") && !remedy.contains("canary"),
-            "AWS's text is not passed on"
-        );
+        assert!(!message.contains("canary") && !remedy.contains("canary"), "AWS's text is not passed on");
         assert!(message.contains(ROLE) && !remedy.is_empty(), "{message}");
     }
 }
 
 #[tokio::test]
 async fn an_error_without_a_code_is_refused_by_its_status() {
-    let (result, calls) = run(
-        vec![Reply::status(403, "<html>proxy</html>")],
-        CallLimits::default(),
-    )
-    .await;
+    let (result, calls) = run(vec![Reply::status(403, "<html>proxy</html>")], CallLimits::default()).await;
     assert!(matches!(result, Err(MintError::Refused { .. })), "{result:?}");
     assert_eq!(calls, 1);
 }
 
 #[tokio::test]
 async fn what_may_pass_is_tried_three_times_at_most() {
-    for (status, code) in [
-        (400, "Throttling"),
-        (503, "ServiceUnavailable"),
-        (400, "IDPCommunicationError"),
-    ] {
+    for (status, code) in [(400, "Throttling"), (503, "ServiceUnavailable"), (400, "IDPCommunicationError")] {
         let (result, calls) = run(vec![error(status, code); 9], CallLimits::default()).await;
-        assert!(
-            matches!(result, Err(MintError::Unavailable { .. })),
-            "{code}: {result:?}"
-        );
+        assert!(matches!(result, Err(MintError::Unavailable { .. })), "{code}: {result:?}");
         assert_eq!(calls, 3, "{code}");
         let (result, calls) = run(vec![error(status, code), success()], CallLimits::default()).await;
         assert!(result.is_ok(), "{code}: {result:?}");
@@ -269,37 +215,19 @@ async fn what_may_pass_is_tried_three_times_at_most() {
 
 #[tokio::test]
 async fn aws_may_say_when_to_come_back() {
-    let Reply::Whole(status, _, body) = error(503, "ServiceUnavailable") else {
-        unreachable!()
-    };
+    let Reply::Whole(status, _, body) = error(503, "ServiceUnavailable") else { unreachable!() };
     let later = Reply::Whole(status, vec![("retry-after", "120")], body);
     let (result, calls) = run(vec![later, success()], CallLimits::default()).await;
-    assert!(
-        matches!(
-            result,
-            Err(MintError::Unavailable {
-                retry_after: Some(120),
-                ..
-            })
-        ),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(MintError::Unavailable { retry_after: Some(120), .. })), "{result:?}");
     assert_eq!(calls, 1);
 }
 
 #[tokio::test]
 async fn a_lost_answer_is_indeterminate_whatever_follows() {
-    for lost in [
-        Reply::Silence,
-        Reply::Cut,
-        error(500, "InternalFailure"),
-        Reply::status(502, "bad gateway"),
-    ] {
+    for lost in [Reply::Silence, Reply::Cut, error(500, "InternalFailure"), Reply::status(502, "bad gateway")]
+    {
         let (result, calls) = run(vec![lost.clone(), error(403, "AccessDenied")], impatient()).await;
-        assert!(
-            matches!(result, Err(MintError::Indeterminate { .. })),
-            "{lost:?}: {result:?}"
-        );
+        assert!(matches!(result, Err(MintError::Indeterminate { .. })), "{lost:?}: {result:?}");
         assert_eq!(calls, 2, "{lost:?}");
         let (result, calls) = run(vec![lost.clone(), success()], impatient()).await;
         assert!(result.is_ok(), "{lost:?}: {result:?}");
@@ -311,10 +239,7 @@ async fn a_lost_answer_is_indeterminate_whatever_follows() {
 async fn an_answer_that_cannot_be_read_may_have_minted() {
     for garbage in ["", "{}", "<html/>", "<AssumeRoleWithWebIdentityResponse>"] {
         let (result, calls) = run(vec![Reply::ok(garbage), success()], CallLimits::default()).await;
-        assert!(
-            matches!(result, Err(MintError::Indeterminate { .. })),
-            "{garbage:?}: {result:?}"
-        );
+        assert!(matches!(result, Err(MintError::Indeterminate { .. })), "{garbage:?}: {result:?}");
         assert_eq!(calls, 1, "{garbage:?}");
     }
 }
@@ -328,10 +253,7 @@ async fn a_refused_connection_minted_nothing() {
     let closed = format!("http://{}", unused.local_addr().unwrap());
     drop(unused);
     for url in [url, closed] {
-        let calls = CallLimits {
-            retries: 0,
-            ..CallLimits::default()
-        };
+        let calls = CallLimits { retries: 0, ..CallLimits::default() };
         let result = mint(plan(&aws(&url, calls), &target()).unwrap()).await;
         assert!(matches!(result, Err(MintError::Unavailable { .. })), "{result:?}");
     }
@@ -345,13 +267,7 @@ async fn what_is_not_what_was_asked_is_withheld() {
         ("over", (EXPIRATION, "2026-11-21T23:59:59Z")),
         ("role", ("assumed-role/finance-publish/", "assumed-role/admin/")),
         ("account", ("123456789012", "210987654321")),
-        (
-            "session",
-            (
-                name.as_str(),
-                "arn:aws:sts::123456789012:assumed-role/finance-publish/other",
-            ),
-        ),
+        ("session", (name.as_str(), "arn:aws:sts::123456789012:assumed-role/finance-publish/other")),
         ("partition", ("arn:aws:sts", "arn:aws-cn:sts")),
         ("token", ("<SessionToken>canary-token</SessionToken>", "")),
         ("secret", ("<SecretAccessKey>canary-secret</SecretAccessKey>", "")),
@@ -363,27 +279,19 @@ async fn what_is_not_what_was_asked_is_withheld() {
     for (what, change) in cases {
         let body = answer("AssumeRoleWithWebIdentity", &[change]);
         let (result, calls) = run(vec![Reply::ok(body), success()], CallLimits::default()).await;
-        let Err(MintError::Mismatch { message, expires_at }) = result else {
-            panic!("{what}: {result:?}")
-        };
+        let Err(MintError::Mismatch { message, expires_at }) = result else { panic!("{what}: {result:?}") };
         assert!(!message.contains("canary"), "{message}");
         assert_eq!(calls, 1, "{what}");
         assert_eq!(expires_at.is_some(), what != "expiry", "{what}");
     }
     let body = answer("AssumeRoleWithWebIdentity", &[("Credentials>", "Nothing>")]);
     let (result, _) = run(vec![Reply::ok(body)], CallLimits::default()).await;
-    assert!(
-        matches!(result, Err(MintError::Mismatch { expires_at: None, .. })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(MintError::Mismatch { expires_at: None, .. })), "{result:?}");
 }
 
 #[tokio::test]
 async fn the_cloud_may_be_a_minute_ahead() {
-    let body = answer(
-        "AssumeRoleWithWebIdentity",
-        &[(EXPIRATION, "2026-11-22T00:30:59Z")],
-    );
+    let body = answer("AssumeRoleWithWebIdentity", &[(EXPIRATION, "2026-11-22T00:30:59Z")]);
     let (result, _) = run(vec![Reply::ok(body)], CallLimits::default()).await;
     assert!(result.is_ok(), "{result:?}");
 }
