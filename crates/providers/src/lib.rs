@@ -1,6 +1,6 @@
 //! The clouds and APIs that Cortex mints credentials for. The only crate that links a cloud's SDK.
 //!
-//! A provider is one file and one line in [`built_ins`]: how a policy's target is written (its schema and its
+//! A provider is one file and one line in [`BUILT_INS`]: how a policy's target is written (its schema and its
 //! check), how it is planned for one run (pure: rendered scope, lifetime, worst-case expiry) and how the plan
 //! is minted. The conformance tests run over every built-in.
 

@@ -15,7 +15,9 @@ use cortex_core::policy::Problem;
 use jiff::Timestamp;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
+use tokio::time::Instant;
 
 use crate::config::DatabaseConfig;
 
@@ -26,6 +28,9 @@ pub use row::{Author, Stamp};
 
 /// The migrations, embedded.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+
+/// How long a start waits for its first connection, whatever a request's patience is.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The channel on which a change of policies or keys is announced.
 pub const CHANGES: &str = "cortex_changes";
@@ -98,15 +103,26 @@ pub async fn connect(config: &DatabaseConfig) -> Result<PgPool, StoreError> {
     let pool = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms.max(50)))
-        .connect_with(options)
-        .await?;
+        .connect_lazy_with(options);
+    let mut connection = first_connection(&pool).await?;
     let strong: bool = sqlx::query_scalar(
         "SELECT has_table_privilege('record', 'UPDATE') OR has_table_privilege('record', 'DELETE')
              OR has_table_privilege('record', 'TRUNCATE')",
     )
-    .fetch_one(&pool)
+    .fetch_one(&mut *connection)
     .await?;
     if strong { Err(StoreError::RoleTooStrong(config.role.clone())) } else { Ok(pool) }
+}
+
+/// Opens the pool's first connection. A start may wait longer for it than a request does.
+async fn first_connection(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    let until = Instant::now() + START_PATIENCE;
+    loop {
+        match pool.acquire().await {
+            Err(sqlx::Error::PoolTimedOut) if Instant::now() < until => {}
+            other => return other,
+        }
+    }
 }
 
 /// Microseconds since 1970, the resolution of `timestamptz`.
