@@ -59,7 +59,8 @@ async fn the_server_can_append_to_the_record_and_change_nothing_in_it() {
         "ALTER TABLE record DISABLE TRIGGER ALL",
     ] {
         let refused = sqlx::query(attempt).execute(world.pool()).await;
-        let code = refused.as_ref().err().and_then(sqlx::Error::as_database_error).and_then(DatabaseError::code);
+        let code =
+            refused.as_ref().err().and_then(sqlx::Error::as_database_error).and_then(DatabaseError::code);
         assert_eq!(code.as_deref(), Some("42501"), "{attempt}: {refused:?}");
     }
     assert_eq!(world.record(&["issuance.intent", "issuance.outcome", "issuance.issued"]).await, before);
