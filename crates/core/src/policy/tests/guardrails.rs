@@ -138,12 +138,13 @@ fn guardrails_do_not_name_anybody() {
 #[test]
 fn no_guardrails_deny_nothing() {
     assert!(permitted(&Case::of(run()).decide(&compile(&minimal("")))));
-    assert_eq!(compiled("// nothing yet\n").ids().count(), 0);
 }
 
 #[test]
 fn what_is_no_guardrail_is_refused() {
     refuses("\n@id(\"a\")\npermit (principal, action, resource);", 2, "has a `permit`");
+    refuses("// nothing yet\n", 1, "has no rule");
+    refuses("// a NUL: \0\n@id(\"a\")\nforbid (principal, action, resource);", 1, "NUL");
     refuses("forbid (principal, action, resource);", 1, "without a well-formed @id");
     refuses("@id(\"A b\")\nforbid (principal, action, resource);", 1, "without a well-formed @id");
     refuses("@id(\"p#who\")\nforbid (principal, action, resource);", 1, "without a well-formed @id");
