@@ -50,17 +50,6 @@ enum Command {
     Openapi,
 }
 
-/// How many tasks a worker of the runtime may run before it looks at its sockets.
-const SOCKETS_EVERY: u32 = 4;
-
-/// The runtime that Cortex runs in.
-///
-/// A signature keeps a worker busy for most of a millisecond. With tokio's usual 61 tasks between two looks at the
-/// sockets, each of a commit's round trips to Postgres would wait for as many signatures when many runs ask.
-pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(SOCKETS_EVERY).build()
-}
-
 /// Runs one command.
 pub async fn run(cli: Cli) -> Result<(), Error> {
     let load = || load(cli.config.clone());

@@ -8,7 +8,8 @@ use cortex_cli::Cli;
 fn main() -> ExitCode {
     // One cryptographic library for everything, whatever a dependency may prefer.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let done = match cortex_cli::runtime() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = match runtime {
         Ok(runtime) => runtime.block_on(cortex_cli::run(Cli::parse())),
         Err(error) => Err(error.into()),
     };

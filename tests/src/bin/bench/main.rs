@@ -78,7 +78,7 @@ pub(crate) const GROWTH_CONNECTIONS: usize = 4;
 
 fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = cortex_cli::runtime().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     // The server under test is this program once more, so that it is built with the same flags.
     if std::env::args().nth(1).as_deref() == Some("serve") {
         return match runtime.block_on(cortex_cli::run(cortex_cli::Cli::parse())) {
