@@ -149,3 +149,11 @@ async fn guardrails_that_do_not_go_together_change_nothing() {
     let empty = desk.write("empty.cedar", "// no rule\n");
     assert!(!desk.run(&["policy", "apply", &empty]).await.status.success());
 }
+
+#[tokio::test]
+async fn the_demo_is_what_it_says() {
+    let output = Command::new(PROGRAM).arg("demo").env_remove("DATABASE_URL").output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("Everything was what it said"), "{text}");
+}

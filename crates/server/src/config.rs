@@ -176,7 +176,7 @@ impl Default for GrantsConfig {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LeasesConfig {
-    /// How much memory they take at the most, in bytes. Default 16,777,216. What does not fit is forgotten,
+    /// How much memory they take at the most, in bytes. Default 33,554,432. What does not fit is forgotten,
     /// oldest use first: its handle then answers `invalid_grant`, and a fresh subject token mints anew.
     pub max_bytes: u64,
     /// A run that asks again gets the same credential while at least this part of its life is left, in
@@ -186,7 +186,7 @@ pub struct LeasesConfig {
 
 impl Default for LeasesConfig {
     fn default() -> Self {
-        Self { max_bytes: 16 << 20, renew_below_percent: 33 }
+        Self { max_bytes: 32 << 20, renew_below_percent: 33 }
     }
 }
 
