@@ -89,7 +89,12 @@ impl World {
             (Some(database), url)
         };
         let folder = tempfile::Builder::new().prefix("cortex-dev-").tempdir()?;
-        let listener = TcpListener::bind(plan.listen).await?;
+        let listener = TcpListener::bind(plan.listen).await.map_err(|e| {
+            Error::Said(format!(
+                "cannot listen on {}: {e}; --listen 127.0.0.1:0 takes a free port",
+                plan.listen
+            ))
+        })?;
         let url = format!("http://{}", listener.local_addr()?);
         let sandbox = Sandbox::start(SandboxConfig::demo(url, Arc::clone(&plan.clock))).await?;
         let mut config = configure(&sandbox, &database_url);

@@ -1,5 +1,6 @@
 //! `cortex dev`.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -28,7 +29,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     }
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,cortex_server=info"));
-    tracing_subscriber::fmt().compact().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colour = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().compact().with_ansi(colour).with_env_filter(filter);
+    log.with_writer(std::io::stderr).init();
     let _ = cortex_server::http::recorder();
     println!("starting a private database, sandbox clouds and a development issuer …");
     let plan = Plan { listen: args.listen, policies: args.policies, ..Plan::default() };
