@@ -7,7 +7,9 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -86,7 +88,9 @@ class GrantStatus:
         by = f" by {', '.join(self.decided_by)}" if self.decided_by else ""
         at = f" at {self.decided_at}" if self.decided_at else ""
         why = f": {self.comment}" if self.comment else ""
-        return f"grant {self.grant_id} for policy {self.policy} {what.get(self.status, f'was {self.status}')}{by}{at}{why}"
+        return (
+            f"grant {self.grant_id} for policy {self.policy} {what.get(self.status, f'was {self.status}')}{by}{at}{why}"
+        )
 
 
 class BrokerClient:
@@ -139,15 +143,20 @@ class BrokerClient:
             raise Unavailable(f"Cortex at {self._url} is not ready: HTTP {answer.status_code}")
         return _clock_ahead(answer.headers.get("date"))
 
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        # Kept, because reading the certificates takes longer than the call; connections are not, because they must
+        # not be shared over a fork.
+        return httpx.create_ssl_context(verify=self._ca_file or True)
+
     def _status_call(self, grant_id: str, grant_handle: str, wait: int) -> _Call:
         wait = max(0, min(wait, STATUS_WAIT_MAX))
-        path = httpx.URL(f"{self._url}/v1/grants/{grant_id}/status")
-        return _Call("GET", str(path), grant_handle, query={"wait": str(wait)}, patience=wait)
+        path = f"{self._url}/v1/grants/{quote(grant_id, safe='')}/status"
+        return _Call("GET", path, grant_handle, query={"wait": str(wait)}, patience=wait)
 
     def _options(self, call: _Call) -> dict[str, Any]:
         timeout = httpx.Timeout(self._timeout + call.patience, connect=min(5.0, self._timeout))
-        verify = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else True
-        return {"timeout": timeout, "verify": verify, "follow_redirects": False}
+        return {"timeout": timeout, "verify": self._tls, "follow_redirects": False}
 
     def _send(self, call: _Call) -> dict[str, Any]:
         try:
@@ -232,18 +241,18 @@ def _bundle(policy: str, value: Mapping[str, Any]) -> Bundle:
     return Bundle(policy, {str(target): _entry(policy, str(target), entry) for target, entry in entries.items()})
 
 
-def _entry(policy: str, target: str, entry: Any) -> Credential | Refused | Unavailable:
+def _entry(policy: str, target: str, entry: object) -> Credential | Refused | Unavailable:
     if isinstance(entry, dict) and entry.get("status") == "failed" and isinstance(entry.get("error"), str):
         refusal = _refusal(entry)
         return Unavailable(str(refusal)) if isinstance(refusal, ApprovalPending) else refusal
     try:
+        if not isinstance(entry, dict):
+            raise ValueError
         body = dict(entry["credential"])
         secrets = {name: body.pop(name) for name in SECRETS if name in body}
         if entry["status"] != "issued" or not secrets or not all(isinstance(s, str) for s in secrets.values()):
             raise ValueError
-        return Credential(
-            policy, target, str(entry["issuance_id"]), parse_time(entry["expires_at"]), secrets, body
-        )
+        return Credential(policy, target, str(entry["issuance_id"]), parse_time(entry["expires_at"]), secrets, body)
     except (KeyError, TypeError, ValueError):
         raise NotUnderstood(f"Cortex answered with an entry for {target} that is not of its protocol") from None
 

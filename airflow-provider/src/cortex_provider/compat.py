@@ -45,13 +45,17 @@ else:
             """
 
 
-try:
-    from airflow.sdk.log import mask_secret
-except ImportError:
-    try:
-        from airflow.sdk.execution_time.secrets_masker import mask_secret
-    except ImportError:
-        from airflow.utils.log.secrets_masker import mask_secret
+def _masker() -> Callable[[str], None]:
+    for module in ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker"):
+        try:
+            found: Callable[[str], None] = importlib.import_module(module).mask_secret
+        except (ImportError, AttributeError):
+            continue
+        return found
+    raise ImportError("this Airflow has no secrets masker")
+
+
+_mask_secret = _masker()
 
 __all__ = [
     "AIRFLOW_3",
@@ -76,7 +80,7 @@ def mask(*secrets: str | None) -> None:
     """Registers secrets with Airflow's masker, in this process and, where there is one, in its supervisor."""
     for secret in secrets:
         if secret:
-            mask_secret(secret)
+            _mask_secret(secret)
 
 
 def current_context() -> Mapping[str, Any] | None:

@@ -115,9 +115,15 @@ def token_source(settings: Settings) -> TokenSource:
     return AirflowIssuer(settings.audience)
 
 
-def _post(url: str, timeout: float, **arguments: Any) -> Mapping[str, Any]:
+def _post(
+    url: str,
+    timeout: float,
+    data: Mapping[str, str] | None = None,
+    auth: tuple[str, str] | None = None,
+    json: Mapping[str, Any] | None = None,
+) -> Mapping[str, Any]:
     try:
-        answer = httpx.post(url, timeout=timeout, follow_redirects=False, **arguments)
+        answer = httpx.post(url, timeout=timeout, data=data, auth=auth, json=json, follow_redirects=False)
         value = answer.json() if len(answer.content) <= 4 * TOKEN_MAX else None
     except (httpx.HTTPError, ValueError) as error:
         raise Unavailable(f"no token from {url}: {type(error).__name__}") from None
@@ -140,7 +146,7 @@ def _read_file(path: str) -> str:
     return text
 
 
-def _checked(token: Any, source: str) -> str:
+def _checked(token: object, source: str) -> str:
     """A token that can stand in a header; its signature is Cortex's business."""
     if not isinstance(token, str) or token.count(".") != 2 or len(token) > TOKEN_MAX:
         raise NoIdentity(f"what {source} gave is not a token")

@@ -111,11 +111,11 @@ def _from_log(bound: Mapping[str, Any]) -> Run:
     )
 
 
-def _map_index(value: Any) -> int:
-    return -1 if value is None else int(value)
+def _map_index(value: object) -> int:
+    return value if isinstance(value, int) else -1
 
 
-def _word(value: Any) -> str | None:
+def _word(value: object) -> str | None:
     """An enumeration's value, or the text itself."""
     value = getattr(value, "value", value)
     return str(value) if value else None

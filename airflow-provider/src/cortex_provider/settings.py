@@ -45,7 +45,7 @@ class ConnectionRule:
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def parse(cls, conn_id: str, value: Any) -> ConnectionRule:
+    def parse(cls, conn_id: str, value: object) -> ConnectionRule:
         """Reads one entry of `connections`; raises `NotConfigured`, naming what is wrong."""
         place = f"connections[{conn_id!r}]"
         if not isinstance(value, Mapping):
@@ -184,7 +184,7 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-def _mapping(name: str, value: Any) -> dict[str, Any]:
+def _mapping(name: str, value: object) -> dict[str, Any]:
     """An object, also one that came as text: Airflow reads single keys from the environment as text."""
     if isinstance(value, str):
         try:
@@ -198,15 +198,15 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _number(name: str, value: Any, most: int) -> int:
+def _number(name: str, value: object, most: int) -> int:
     try:
-        number = int(value)
-    except (TypeError, ValueError):
+        number = int(str(value))
+    except ValueError:
         raise NotConfigured(f"CortexBackend: {name} is a whole number of seconds") from None
     if not 0 <= number <= most:
         raise NotConfigured(f"CortexBackend: {name} is at most {most} seconds")
     return number
 
 
-def _whole(value: Any, least: int, most: int) -> bool:
+def _whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
