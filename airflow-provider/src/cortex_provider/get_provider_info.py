@@ -54,9 +54,7 @@ def _config() -> dict[str, Any]:
                 "issuer_audiences": _option(
                     "The audiences that an ID token may be asked for, separated by commas.", "string", "cortex"
                 ),
-                "token_lifetime": _option(
-                    "How long an ID token lives, in seconds; at most 300.", "integer", "300"
-                ),
+                "token_lifetime": _option("How long an ID token lives, in seconds; at most 300.", "integer", "300"),
             },
         }
     }

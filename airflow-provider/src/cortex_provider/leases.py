@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from datetime import datetime, timezone
 
 from cortex_provider import compat
 from cortex_provider.client import Ask, BrokerClient, Bundle, Credential
-from cortex_provider.errors import ApprovalPending, CortexError, GrantRefused, Refused, Unavailable
+from cortex_provider.errors import ApprovalPending, GrantRefused, Refused, Unavailable
 from cortex_provider.identity import TokenSource, token_source
 from cortex_provider.run import Run, reason_from_params
 from cortex_provider.settings import Settings
@@ -52,6 +53,32 @@ class _Slot:
     held: dict[str, _Held] = field(default_factory=dict)
     failed: dict[str, Refused | Unavailable] = field(default_factory=dict)
 
+    def name(self, target: str | None) -> str | None:
+        """The target that is meant: the named one, or the policy's only one."""
+        known = [*self.held, *self.failed]
+        return target if target is not None or len(known) != 1 else known[0]
+
+    def needs_exchange(self, target: str | None) -> bool:
+        """Whether Cortex has to be asked: nothing is known yet, the credential is due, or Cortex was away for it."""
+        if not self.held:
+            return True
+        name = self.name(target)
+        if name in self.held:
+            return self.held[name].is_due()
+        return isinstance(self.failed.get(name or ""), Unavailable)
+
+    def credential(self, policy: str, target: str | None) -> Credential:
+        """What is held for the target; raises `Refused` or `Unavailable` with why there is nothing."""
+        name = self.name(target)
+        if name in self.held:
+            return self.held[name].credential
+        if name in self.failed:
+            raise self.failed[name]
+        has = ", ".join(sorted({*self.held, *self.failed}))
+        if name is None:
+            raise Refused("invalid_target", f"policy {policy} has the targets {has}: name one of them")
+        raise Refused("invalid_target", f"policy {policy} has no target {name}; it has {has}")
+
 
 def renew_at(life: float) -> float:
     """How many seconds before its end a credential that lives `life` seconds is renewed."""
@@ -69,6 +96,8 @@ class Leases:
         self._client = client
         self._tokens = tokens
         self._slots: dict[tuple[int, str, Ask], _Slot] = {}
+        # Cortex gives a credential that has most of its life left again, and it is one issuance all the same.
+        self._logged: deque[str] = deque(maxlen=SLOTS_MAX)
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._forget)
 
@@ -80,13 +109,9 @@ class Leases:
         """
         slot = self._slot(run, ask)
         with self._turn(slot):
-            name = self._find(slot, target)
-            if name is None or slot.held[name].is_due():
-                self._renew(slot, run, ask, name)
-                name = self._find(slot, target)
-            if name is None:
-                raise self._missing(slot, ask.policy, target)
-            return slot.held[name].credential
+            if slot.needs_exchange(target):
+                self._renew(slot, run, ask, target)
+            return slot.credential(ask.policy, target)
 
     def bundle(self, run: Run, ask: Ask) -> dict[str, Credential]:
         """The credentials of all of the policy's targets; raises `CortexError` where one of them failed."""
@@ -104,6 +129,9 @@ class Leases:
         for target, entry in sorted(bundle.credentials.items()):
             if isinstance(entry, Credential):
                 compat.mask(*entry.secrets.values())
+                if entry.issuance_id in self._logged:
+                    continue
+                self._logged.append(entry.issuance_id)
                 ends = entry.expires_at.isoformat(timespec="seconds")
                 log.info(
                     "Cortex: policy %s, target %s: issued until %s, issuance %s",
@@ -131,12 +159,15 @@ class Leases:
         finally:
             slot.lock.release()
 
-    def _renew(self, slot: _Slot, run: Run, ask: Ask, wanted: str | None) -> None:
+    def _renew(self, slot: _Slot, run: Run, ask: Ask, target: str | None) -> None:
         """Fills the slot anew. If Cortex is away, a credential that still lives goes on; if it says no, none does."""
+        held = slot.held.get(slot.name(target) or "")
+        usable = held is not None and held.credential.remaining() > USABLE_SECONDS
         try:
-            bundle = self._exchange_patiently(run, ask, slot.held.get(wanted) if wanted else None)
+            # Who holds a credential that lives goes on with it rather than wait.
+            bundle = self.exchange(run, ask) if usable else self._exchange_patiently(run, ask)
         except Unavailable as error:
-            if wanted and slot.held[wanted].credential.remaining() > USABLE_SECONDS:
+            if usable:
                 log.warning("Cortex: policy %s: not renewed for now: %s", ask.policy, error)
                 return
             slot.held.clear()
@@ -148,20 +179,20 @@ class Leases:
         slot.held = {t: _Held(c, now) for t, c in bundle.credentials.items() if isinstance(c, Credential)}
         slot.failed = {t: e for t, e in bundle.credentials.items() if not isinstance(e, Credential)}
 
-    def _exchange_patiently(self, run: Run, ask: Ask, held: _Held | None) -> Bundle:
+    def _exchange_patiently(self, run: Run, ask: Ask) -> Bundle:
+        """Asks until Cortex answers and people have decided, within bounds."""
         # Each try takes a fresh ID token: the one of a try that failed may be spent.
         start = time.monotonic()
-        pause = 1.0
+        until = start + PATIENCE + self._settings.wait_for_approval
+        pause = 0.5
         while True:
             try:
                 return self.exchange(run, ask)
             except ApprovalPending as pending:
                 self._wait_for_approval(pending, start + self._settings.wait_for_approval)
             except Unavailable as error:
-                # Who holds a credential that lives goes on with it rather than wait.
-                usable = held is not None and held.credential.remaining() > USABLE_SECONDS
                 pause = min(max(error.retry_after or 0.0, pause * 2), PAUSE_MAX)
-                if usable or time.monotonic() + pause > start + PATIENCE + self._settings.wait_for_approval:
+                if time.monotonic() + pause > until:
                     raise
                 log.info("Cortex: asking again in %.0f s: %s", pause, error)
                 time.sleep(pause)
@@ -188,23 +219,6 @@ class Leases:
             f"{pending}. The task waited {waited} s for it: approve it and retry, or give it a CortexGrantOperator",
             pending.grant_id, pending.grant_handle, pending.interval,
         )  # fmt: skip
-
-    @staticmethod
-    def _find(slot: _Slot, target: str | None) -> str | None:
-        if target is not None:
-            return target if target in slot.held else None
-        return next(iter(slot.held)) if len(slot.held) == 1 and not slot.failed else None
-
-    @staticmethod
-    def _missing(slot: _Slot, policy: str, target: str | None) -> CortexError:
-        has = sorted({*slot.held, *slot.failed})
-        if target is None and len(has) == 1:
-            target = has[0]
-        if target in slot.failed:
-            return slot.failed[target]
-        if target is None:
-            return Refused("invalid_target", f"policy {policy} has the targets {', '.join(has)}: name one of them")
-        return Refused("invalid_target", f"policy {policy} has no target {target}; it has {', '.join(has)}")
 
     def _forget(self) -> None:
         # The locks may have been held by threads that this child does not have.

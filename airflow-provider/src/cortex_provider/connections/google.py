@@ -29,7 +29,6 @@ def fields(credential: Credential, rule: ConnectionRule, renewal: Renewal) -> Fi
                 "credential_source": {
                     "url": loopback.url("/subject"),
                     "headers": {"Authorization": f"Bearer {renewal.key}"},
-                    "format": {"type": "json", "subject_token_field_name": "subject_token"},
                 },
             }
         },

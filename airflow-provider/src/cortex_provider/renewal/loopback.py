@@ -43,7 +43,7 @@ class _Endpoint(BaseHTTPRequestHandler):
         key = self._bearer()
         if self.path != "/subject" or key is None or registry.find(key) is None:
             return self._answer(HTTPStatus.UNAUTHORIZED, {"error": "invalid_token"})
-        self._answer(HTTPStatus.OK, {"subject_token": key})
+        self._send(HTTPStatus.OK, "text/plain", key.encode())
 
     def do_POST(self) -> None:
         """The credential of the renewal whose key is shown (RFC 8693, or RFC 6749 section 4.4)."""
@@ -111,9 +111,11 @@ class _Endpoint(BaseHTTPRequestHandler):
         return pair.partition(":")[2] if kind.lower() == "basic" else None
 
     def _answer(self, status: HTTPStatus, body: dict[str, Any]) -> None:
-        content = json.dumps(body).encode()
+        self._send(status, "application/json", json.dumps(body).encode())
+
+    def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
