@@ -1,8 +1,8 @@
 """Processes that never outlive whoever asked for them.
 
 Airflow's processes start others, in sessions of their own. So a guardian adopts whatever loses its parent, and kills
-all of it when the standard input closes or the process that was started first is gone: also after `kill -9` of either.
-Linux only.
+all of it when the standard input closes or the process that started the guardian is gone, `kill -9` included. When the
+guardian itself is killed so, its own children die with it. Linux only.
 """
 
 from __future__ import annotations

@@ -103,7 +103,6 @@ def _environment(home: Path, base_url: str, options: argparse.Namespace) -> dict
 def _install(household: Household, environment: dict[str, str]) -> None:
     """Builds the package's wheel and unpacks it where Airflow looks for modules and their entry points."""
     folder = household.folder / "wheel"
-    # From a copy of nothing: the checkout is only read.
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
     household.run("wheel", ["env", "-C", str(PACKAGE), *build], environment)
     (wheel,) = folder.glob("*.whl")
