@@ -22,7 +22,6 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "secrets-backends": [
             "cortex_provider.secrets.CortexBackend",
-            "cortex_provider.issuer.backend.IssuerBackend",
         ],
         "extra-links": ["cortex_provider.links.issuances.CortexIssuancesLink"],
         "config": _config(),
@@ -45,9 +44,23 @@ def _config() -> dict[str, Any]:
         "cortex": {
             "description": "Airflow as the OIDC issuer of its runs.",
             "options": {
+                "issuer_key": {
+                    **_option(
+                        "The keys that sign ID tokens, as PEM text: the first signs, all are published. Use "
+                        "`issuer_key_cmd` or `issuer_key_secret` to keep them out of the configuration.",
+                        "string",
+                        "",
+                    ),
+                    "sensitive": True,
+                },
                 "issuer_key_file": _option(
-                    "Where the keys that sign ID tokens are kept. Empty: in `$AIRFLOW_HOME/cortex`. Made on first "
-                    "start, readable by its owner only.",
+                    "A PEM file with the keys, such as a mounted secret: the first signs, all are published.",
+                    "string",
+                    "",
+                ),
+                "issuer_keys_folder": _option(
+                    "Where the issuer makes its own keys when neither of the two above is set; all API servers must "
+                    "share it. Empty: `$AIRFLOW_HOME/cortex/issuer-keys`.",
                     "string",
                     "",
                 ),

@@ -41,8 +41,8 @@ class AirflowIssuer:
             token = compat.read_variable(self._variable)
         except NoIdentity as error:
             raise NoIdentity(
-                f"the API server gave no ID token: {error} (is the task still running, and is its [secrets] backend "
-                "cortex_provider.issuer.backend.IssuerBackend?)"
+                f"the API server gave no ID token: {error} (is the task still running, and is airflow-provider-cortex "
+                "installed on the API server? Its log says why)"
             ) from None
         return _checked(token, "the API server")
 
