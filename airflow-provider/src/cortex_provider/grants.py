@@ -1,7 +1,10 @@
-"""Asking people for an approval: what the operator and the sensor share."""
+"""Asking people for an approval: what the operators and the sensor share."""
 
 from __future__ import annotations
 
+import logging
+import time
+from datetime import timedelta
 from typing import Any
 
 from cortex_provider import compat
@@ -10,6 +13,9 @@ from cortex_provider.errors import ApprovalPending, CortexError, Unavailable
 from cortex_provider.leases import ask_for, leases_for
 from cortex_provider.run import current_run
 from cortex_provider.settings import Settings
+from cortex_provider.triggers.grant import CortexGrantTrigger
+
+log = logging.getLogger(__name__)
 
 
 def request(settings: Settings, policy: str, reason: str | None) -> ApprovalPending | None:
@@ -21,6 +27,9 @@ def request(settings: Settings, policy: str, reason: str | None) -> ApprovalPend
     try:
         leases_for(settings).exchange(current_run(), ask_for(settings, policy, reason))
     except ApprovalPending as pending:
+        log.info("Cortex: %s", pending)
+        if pending.grant_handle is None:
+            raise compat.AirflowFailException(f"Cortex: {pending}; this Cortex gives no handle to wait with") from None
         return pending
     except Unavailable:
         raise
@@ -29,16 +38,38 @@ def request(settings: Settings, policy: str, reason: str | None) -> ApprovalPend
     return None
 
 
+def defer_until_approved(
+    operator: compat.BaseOperator,
+    settings: Settings,
+    policy: str,
+    reason: str | None,
+    wait: timedelta,
+    method_name: str,
+) -> None:
+    """Requests the approval that is missing and defers `operator` until people have decided; returns if none is.
+
+    `method_name` is called with the event; `outcome` reads it.
+    """
+    pending = request(settings, policy, reason)
+    if pending is None:
+        log.info("Cortex: policy %s: no approval is missing", policy)
+        return
+    until = time.time() + wait.total_seconds()
+    handle = pending.grant_handle or ""
+    trigger = CortexGrantTrigger(settings.url, pending.grant_id, handle, until, settings.timeout, settings.ca_file)
+    operator.defer(trigger=trigger, method_name=method_name)
+
+
 def status(settings: Settings, pending: ApprovalPending) -> GrantStatus:
     """Where the request stands; raises `CortexError`."""
-    if pending.grant_handle is None:
-        raise ApprovalPending(f"{pending}; this Cortex gives no handle to wait with", pending.grant_id, None, 0)
     client = BrokerClient(settings.url, settings.timeout, settings.ca_file)
-    return client.grant_status(pending.grant_id, pending.grant_handle)
+    return client.grant_status(pending.grant_id, pending.grant_handle or "")
 
 
 def outcome(event: dict[str, Any]) -> dict[str, Any]:
-    """What the operator returns when people have decided; raises `AirflowFailException` unless they approved."""
+    """The grant that people gave: id, policy, who, when, why; raises `AirflowFailException` unless they approved."""
+    sentence = event.get("sentence") or "no decision"
     if event.get("status") != "approved":
-        raise compat.AirflowFailException(f"Cortex: {event.get('sentence') or 'no decision'}")
+        raise compat.AirflowFailException(f"Cortex: {sentence}")
+    log.info("Cortex: %s", sentence)
     return {name: event.get(name) for name in ("grant_id", "policy", "decided_at", "decided_by", "comment")}

@@ -1,8 +1,7 @@
-"""A task that waits for an approval."""
+"""Tasks that wait for an approval without a worker slot."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -10,14 +9,17 @@ from typing import Any
 from cortex_provider import compat, grants
 from cortex_provider.hooks.cortex import settings_for
 from cortex_provider.links.issuances import CortexIssuancesLink
-from cortex_provider.triggers.grant import CortexGrantTrigger
+
+A_DAY = timedelta(days=1)
 
 
 class CortexGrantOperator(compat.BaseOperator):
-    """Requests a policy's approval and waits for it without a worker slot.
+    """A gate: requests a policy's approval for this task and waits until people have decided.
 
     It ends at once if the policy wants no approval for this run, or has it. It fails, without retries, when people
     say no or nobody decides in time, with who, when and why. Its result is the grant: id, policy, who, when, why.
+    The policy has to name this task. An approval is for the task that asked: a task that uses credentials of its own
+    waits with `AwaitsApproval`.
 
     :param policy: The policy.
     :param reason: Why, for the approver; the run's param (`cortex_reason`) takes precedence.
@@ -34,7 +36,7 @@ class CortexGrantOperator(compat.BaseOperator):
         *,
         policy: str,
         reason: str | None = None,
-        wait: timedelta = timedelta(days=1),
+        wait: timedelta = A_DAY,
         cortex_conn_id: str | None = None,
         **kwargs: Any,  # noqa: ANN401 whatever BaseOperator takes
     ) -> None:
@@ -44,28 +46,55 @@ class CortexGrantOperator(compat.BaseOperator):
         self.wait = wait
         self.cortex_conn_id = cortex_conn_id
 
-    def execute(self, context: compat.Context) -> dict[str, Any] | None:
+    def execute(self, context: compat.Context) -> None:
         """Requests the approval and defers until people have decided."""
         settings = settings_for(self.cortex_conn_id)
-        pending = grants.request(settings, self.policy, self.reason)
-        if pending is None:
-            self.log.info("Cortex: policy %s needs no further approval", self.policy)
-            return None
-        self.log.info("Cortex: %s", pending)
-        if pending.grant_handle is None:
-            raise compat.AirflowFailException(f"Cortex: {pending}; this Cortex gives no handle to wait with")
-        trigger = CortexGrantTrigger(
-            settings.url,
-            pending.grant_id,
-            pending.grant_handle,
-            time.time() + self.wait.total_seconds(),
-            settings.timeout,
-            settings.ca_file,
-        )
-        self.defer(trigger=trigger, method_name="execute_complete")
+        grants.defer_until_approved(self, settings, self.policy, self.reason, self.wait, "execute_complete")
 
     def execute_complete(self, context: compat.Context, event: dict[str, Any]) -> dict[str, Any]:
         """Ends as people have decided."""
-        result = grants.outcome(event)
-        self.log.info("Cortex: %s", event.get("sentence"))
-        return result
+        return grants.outcome(event)
+
+
+class AwaitsApproval:
+    """Lets any operator wait for its policy's approval before it begins, without a worker slot meanwhile.
+
+        class EraseApproved(AwaitsApproval, S3DeleteObjectsOperator):
+            pass
+
+        EraseApproved(task_id="erase", cortex_policy="customer-data-erasure", aws_conn_id="cortex_…", bucket=…)
+
+    The task fails, without retries, when people say no or nobody decides in time.
+
+    :param cortex_policy: The policy.
+    :param cortex_reason: Why, for the approver; the run's param (`cortex_reason`) takes precedence.
+    :param cortex_wait: How long to wait for a decision.
+    :param cortex_conn_id: A connection of type `cortex`; None: the worker's configuration.
+    """
+
+    def __init__(
+        self,
+        *,
+        cortex_policy: str,
+        cortex_reason: str | None = None,
+        cortex_wait: timedelta = A_DAY,
+        cortex_conn_id: str | None = None,
+        **kwargs: Any,  # noqa: ANN401 whatever the operator takes
+    ) -> None:
+        super().__init__(**kwargs)
+        self.cortex_policy = cortex_policy
+        self.cortex_reason = cortex_reason
+        self.cortex_wait = cortex_wait
+        self.cortex_conn_id = cortex_conn_id
+
+    def execute(self, context: compat.Context) -> Any:  # noqa: ANN401 whatever the operator returns
+        """Waits if an approval is missing; then does what the operator does."""
+        settings = settings_for(self.cortex_conn_id)
+        policy, reason, wait = self.cortex_policy, self.cortex_reason, self.cortex_wait
+        grants.defer_until_approved(self, settings, policy, reason, wait, "execute_approved")  # type: ignore[arg-type]
+        return super().execute(context)  # type: ignore[misc]
+
+    def execute_approved(self, context: compat.Context, event: dict[str, Any]) -> Any:  # noqa: ANN401 see execute
+        """Does what the operator does, if people approved."""
+        grants.outcome(event)
+        return super().execute(context)  # type: ignore[misc]

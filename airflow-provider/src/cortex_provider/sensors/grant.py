@@ -47,7 +47,6 @@ class CortexGrantSensor(compat.BaseSensorOperator):
             pending = grants.request(settings, self.policy, self.reason)
             if pending is None:
                 return True
-            self.log.info("Cortex: %s", pending)
             status = grants.status(settings, pending)
         except Unavailable as error:
             self.log.info("Cortex: asking again: %s", error)
