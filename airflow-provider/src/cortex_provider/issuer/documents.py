@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from cortex_provider.issuer import settings
-from cortex_provider.issuer.asgi import Receive, Scope, Send, answer_json, route_path
+from cortex_provider.issuer.asgi import Receive, Scope, Send, answer_json
 from cortex_provider.issuer.errors import Misconfigured
 from cortex_provider.issuer.keys import KeyRing
 
@@ -27,10 +27,9 @@ class IssuerDocuments:
         """Serves one request."""
         if scope["type"] != "http":
             return
-        document = {
-            "/.well-known/openid-configuration": self._discovery,
-            "/jwks": self._jwks,
-        }.get(route_path(scope))
+        # A proxy may leave the path of `[api] base_url` in the request, or not.
+        below = str(scope["path"]).rpartition(settings.PREFIX)[2]
+        document = {"/.well-known/openid-configuration": self._discovery, "/jwks": self._jwks}.get(below)
         if document is None:
             await answer_json(send, 404, {"error": "not_found"}, "no-store")
         elif scope["method"] not in ("GET", "HEAD"):
