@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,7 +36,7 @@ def tables() -> None:
     from airflow import settings
     from airflow.models.base import Base
 
-    airflow.models.import_all_models()
+    airflow.models.import_all_models()  # type: ignore[no-untyped-call]
     Base.metadata.create_all(settings.engine)
 
 
@@ -184,7 +185,12 @@ def api_server(tables: None, base_url: str, keys: KeyRing, execution_api: FastAP
     from cortex_provider.issuer.endpoint import IdTokenEndpoint
     from cortex_provider.issuer.settings import PREFIX
 
-    app = FastAPI(lifespan=lambda _: execution_api.router.lifespan_context(execution_api))
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with execution_api.router.lifespan_context(execution_api):
+            yield
+
+    app = FastAPI(lifespan=lifespan)
     app.mount("/execution", execution_api)
     app.mount(PREFIX, IssuerDocuments(keys))
     app.add_middleware(IdTokenEndpoint, keys=keys)

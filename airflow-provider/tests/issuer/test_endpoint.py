@@ -15,10 +15,9 @@ from cortex_provider.issuer.keys import KeyRing
 from cortex_provider.issuer.limits import MAX_PER_WINDOW
 
 if TYPE_CHECKING:
-    from httpx import Response
-    from starlette.testclient import TestClient
-
+    from httpx2 import Response
     from issuer.conftest import MakeTask
+    from starlette.testclient import TestClient
 
 ISSUER = "https://airflow.example.com/cortex-oidc"
 
@@ -128,7 +127,7 @@ def test_an_id_token_is_no_bearer(api_server: TestClient, make_task: MakeTask) -
 
 @pytest.mark.parametrize("header", [None, "", "Basic YTpi", "Bearer", "Bearer ", "Bearer \xe9", "Bearer " + "x" * 9000])
 def test_without_a_bearer_nothing_is_given(api_server: TestClient, header: str | None) -> None:
-    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    headers = [] if header is None else [(b"Authorization", header.encode("latin-1"))]
     answer = api_server.get("/execution/variables/cortex_id_token.cortex", headers=headers)
     assert message(answer) == "a valid Execution API token is needed"
 
