@@ -19,7 +19,7 @@ from cortex_provider.errors import ApprovalPending, GrantRefused, NotUnderstood,
 #: An answer is at most this large, in bytes.
 ANSWER_MAX = 1 << 20
 #: How long Cortex may hold a question for a grant's status, in seconds.
-STATUS_WAIT_MAX = 30
+STATUS_WAIT_MAX = 20
 SECRETS = ("access_key_id", "secret_access_key", "session_token", "token")
 DECIDED = ("approved", "denied", "expired")
 
@@ -212,6 +212,9 @@ def _read(answer: httpx.Response, body: bytes) -> dict[str, Any]:
         return value
     if isinstance(value, dict) and isinstance(value.get("error"), str):
         raise _refusal(value, answer.headers.get("retry-after"))
+    if isinstance(value, dict) and isinstance(value.get("detail"), str) and 400 <= answer.status_code < 500:
+        # Routes beside those for credentials answer with problem details (RFC 9457).
+        raise Refused("refused", value["detail"][:2000])
     if answer.status_code >= 500 or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
         raise Unavailable(f"Cortex answered HTTP {answer.status_code}")
     raise NotUnderstood(f"Cortex answered HTTP {answer.status_code} with something that is not of its protocol")

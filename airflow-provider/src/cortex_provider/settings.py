@@ -53,7 +53,7 @@ class ConnectionRule:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(value) - known):
             raise NotConfigured(f"{place} has unknown keys {unknown}; it takes {sorted(known)}")
-        rule = cls(**value)
+        rule = cls(**{"policy": "", **value})
         rule.check(place)
         return rule
 
@@ -150,8 +150,8 @@ class Settings:
             return self.connections[conn_id]
         if not self.connections_prefix or not conn_id.startswith(self.connections_prefix):
             return None
-        name, _, target = conn_id.removeprefix(self.connections_prefix).partition("__")
-        rule = ConnectionRule(policy=name.replace("_", "-"), target=target or None)
+        name, named, target = conn_id.removeprefix(self.connections_prefix).partition("__")
+        rule = ConnectionRule(policy=name.replace("_", "-"), target=target if named else None)
         prefix = self.connections_prefix
         rule.check(f"connection id {conn_id!r} (write {prefix}<policy> or {prefix}<policy>__<target>)")
         return rule

@@ -56,7 +56,7 @@ class CortexGrantOperator(compat.BaseOperator):
         return grants.outcome(event)
 
 
-class AwaitsApproval:
+class AwaitsApproval(compat.BaseOperator):
     """Lets any operator wait for its policy's approval before it begins, without a worker slot meanwhile.
 
         class EraseApproved(AwaitsApproval, S3DeleteObjectsOperator):
@@ -87,14 +87,14 @@ class AwaitsApproval:
         self.cortex_wait = cortex_wait
         self.cortex_conn_id = cortex_conn_id
 
-    def execute(self, context: compat.Context) -> Any:  # noqa: ANN401 whatever the operator returns
+    def execute(self, context: compat.Context) -> Any:  # noqa: ANN401 as the operator's own
         """Waits if an approval is missing; then does what the operator does."""
         settings = settings_for(self.cortex_conn_id)
         policy, reason, wait = self.cortex_policy, self.cortex_reason, self.cortex_wait
-        grants.defer_until_approved(self, settings, policy, reason, wait, "execute_approved")  # type: ignore[arg-type]
-        return super().execute(context)  # type: ignore[misc]
+        grants.defer_until_approved(self, settings, policy, reason, wait, "execute_approved")
+        return super().execute(context)
 
     def execute_approved(self, context: compat.Context, event: dict[str, Any]) -> Any:  # noqa: ANN401 see execute
         """Does what the operator does, if people approved."""
         grants.outcome(event)
-        return super().execute(context)  # type: ignore[misc]
+        return super().execute(context)
