@@ -176,14 +176,15 @@ def test_a_fault_in_the_configuration_is_a_refusal_that_names_it(
     assert "[cortex] token_lifetime is 30 to 300 seconds" in message(ask(api_server, make_task().bearer()))
 
 
-def test_a_fault_of_ours_is_a_refusal_that_tells_nothing(
+def test_a_fault_of_ours_is_worth_a_second_attempt_and_tells_nothing(
     api_server: TestClient, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(ti_id: uuid.UUID) -> None:
         raise OSError("disk of db.internal is full")
 
     monkeypatch.setattr("cortex_provider.issuer.endpoint.running_task", fails)
-    assert message(ask(api_server, make_task().bearer())) == "the issuer failed: the API server's log says why"
+    answer = ask(api_server, make_task().bearer())
+    assert (answer.status_code, answer.json()) == (503, {"detail": "the issuer failed: the API server's log says why"})
     assert "disk of db.internal is full" in caplog.text
 
 

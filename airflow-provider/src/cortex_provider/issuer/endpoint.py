@@ -48,13 +48,17 @@ class IdTokenEndpoint:
         except Refused as refusal:
             detail = {"reason": "access_denied", "message": str(refusal)}
             await answer_json(send, 403, {"detail": detail}, "no-store")
+        except Exception:
+            # The client asks again for a while: the database may have been away for a moment.
+            log.exception("no ID token, by a fault of the issuer")
+            await answer_json(send, 503, {"detail": "the issuer failed: the API server's log says why"}, "no-store")
         else:
             await answer_json(send, 200, {"key": f"{VARIABLE}{audience}", "value": encoded}, "no-store")
 
     async def _id_token(self, scope: Scope, audience: str) -> str:
         """Who asks, whether it runs, what is signed.
 
-        :raises Refused: also for a fault of ours, because the client takes any other answer for "no such variable".
+        :raises Refused: also when the issuer is not configured, which no second attempt mends.
         """
         ti_id = await self._callers.task_instance(scope)
         try:
@@ -67,9 +71,6 @@ class IdTokenEndpoint:
         except Misconfigured as fault:
             log.error("no ID token for task instance %s: %s", ti_id, fault)
             raise Refused(f"the issuer is not configured: {fault}") from None
-        except Exception:
-            log.exception("no ID token for task instance %s", ti_id)
-            raise Refused("the issuer failed: the API server's log says why") from None
 
     def _mint(self, ti_id: UUID, audience: str) -> IdToken:
         if audience not in settings.audiences():
