@@ -64,7 +64,7 @@ class Broker:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -77,14 +77,15 @@ class Broker:
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         length = int(handler.headers.get("content-length") or 0)
         parts = urlsplit(handler.path)
-        headers = {name.lower(): value for name, value in handler.headers.items()}
-        request = Request(handler.command, parts.path, parse_qs(parts.query), headers, handler.rfile.read(length))
+        sent = {name.lower(): value for name, value in handler.headers.items()}
+        request = Request(handler.command, parts.path, parse_qs(parts.query), sent, handler.rfile.read(length))
         self.requests.append(request)
         route = self.answer if parts.path == "/v1/credentials" else self.routes.get(parts.path)
         answer = route(request) if route else Answer(404, {"status": 404, "title": "Not Found", "detail": "not here"})
         content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-        handler.send_response(answer.status)
-        for name, value in {"Content-Length": str(len(content)), **answer.headers}.items():
+        handler.send_response_only(answer.status)
+        headers = {"Date": handler.date_time_string(), "Content-Length": str(len(content)), **answer.headers}
+        for name, value in headers.items():
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(content)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
 from cortex_provider import compat
 
-if compat.AIRFLOW_3:
-    from airflow.sdk.execution_time.context import set_current_context
-else:
-    from airflow.models.taskinstance import set_current_context
+set_current_context: Callable[[Any], AbstractContextManager[Any]] = import_module(
+    "airflow.sdk.execution_time.context" if compat.AIRFLOW_3 else "airflow.models.taskinstance"
+).set_current_context
 
 
 @contextmanager
-def running(
-    task_id: str = "publish_mart", try_number: int = 1, map_index: int = -1, **params: Any
-) -> Iterator[dict[str, Any]]:
+def running(task_id: str = "publish_mart", try_number: int = 1, map_index: int = -1, **params: Any) -> Iterator[Any]:
     """Inside, this process executes that task."""
     ti = SimpleNamespace(
         dag_id="hello_cortex", run_id="scheduled__1", task_id=task_id, map_index=map_index, try_number=try_number

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-from unittest.mock import patch
+from collections.abc import Callable
 
 import pytest
 from support.broker import Broker, entry, issued
 
-from cortex_provider.compat import AIRFLOW_3, AccessDenied, Connection
+from cortex_provider.compat import AccessDenied, Connection
 from cortex_provider.secrets import CortexBackend
 
 MakeBackend = Callable[..., CortexBackend]
-
-
-@pytest.fixture
-def lookups(backend: MakeBackend, task: dict[str, Any]) -> Iterator[CortexBackend]:
-    """Hooks of Airflow 3 look up connections here."""
-    made = backend()
-    with patch("airflow.sdk.bases.hook.BaseHook.get_connection", made.get_connection):
-        yield made
 
 
 def get(backend: CortexBackend, target: str) -> Connection:
@@ -51,10 +41,10 @@ def test_a_rule_adds_and_cannot_take_the_credential_away(backend: MakeBackend) -
     assert found["aws_session_token"].startswith("session-token")
 
 
-def test_the_http_hook_sends_the_token(lookups: CortexBackend, broker: Broker) -> None:
-    if not AIRFLOW_3:
-        pytest.skip("looks up connections elsewhere on Airflow 2")
+@pytest.mark.usefixtures("task")
+def test_the_http_hook_sends_the_token(backend: MakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     http = pytest.importorskip("airflow.providers.http.hooks.http")
+    monkeypatch.setattr(http.HttpHook, "get_connection", backend().get_connection)
     hook = http.HttpHook(method="GET", http_conn_id="cortex_first_steps__api")
     session = hook.get_conn()
     assert hook.base_url == "https://ledger.acme.example"

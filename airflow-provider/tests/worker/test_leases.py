@@ -215,8 +215,8 @@ def test_each_issuance_has_one_line_and_no_secret(
     broker: Broker, leases: MakeLeases, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    same = {"aws": entry("aws")}
-    broker.answer = lambda request: issued("first-steps", **same)
+    same = entry("aws")
+    broker.answer = lambda request: issued("first-steps", aws=same)
     held = leases()
     credential = held.credential(RUN, ASK, "aws")
     due_at_once(monkeypatch)
