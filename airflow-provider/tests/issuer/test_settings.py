@@ -24,7 +24,17 @@ def test_the_issuer_is_below_the_base_url(monkeypatch: pytest.MonkeyPatch, base_
 
 
 @pytest.mark.parametrize(
-    "base_url", ["", "/airflow", "airflow.example.com", "ftp://a.example", "https://a.example/?x=1"]
+    "base_url",
+    [
+        "",
+        "/airflow",
+        "airflow.example.com",
+        "ftp://a.example",
+        "https://a.example/?x=1",
+        "https://A.example",
+        "https://a.example:443",
+        "https://u:p@a.example",
+    ],
 )
 def test_without_a_url_there_is_no_issuer(monkeypatch: pytest.MonkeyPatch, base_url: str) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)

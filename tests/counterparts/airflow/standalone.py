@@ -1,4 +1,4 @@
-"""A real Airflow with the package `airflow-provider-cortex` in it, on a loopback port of the system's choice.
+"""A real Airflow with the package `airflow-provider-cortex` in it, on a loopback port.
 
 API server, scheduler, DAG processor and triggerer with the LocalExecutor on SQLite, in a folder that is deleted
 afterwards. The package is built into a wheel and unpacked beside, so that Airflow finds it by its entry points as after
@@ -39,8 +39,9 @@ def main() -> int:
 
 def serve(household: Household, options: argparse.Namespace) -> None:
     """Starts everything, says where it is, and stays until it is time to end."""
-    base_url = f"http://127.0.0.1:{_free_port()}{options.base_path}"
-    environment = {**_inherited(), **_environment(household.folder, base_url, options)}
+    port = options.port or _free_port()
+    base_url = f"http://127.0.0.1:{port}{options.base_path}"
+    environment = {**_inherited(), **_environment(household.folder, base_url, port, options)}
     _install(household, environment)
     airflow = [sys.executable, "-m", "airflow"]
     household.run("migrate", [*airflow, "db", "migrate"], environment)
@@ -60,6 +61,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dags", required=True, type=Path, help="the folder of the DAGs")
     parser.add_argument("--cortex-url", help="the broker, for the workers' secrets backend")
     parser.add_argument("--cortex-kwargs", type=json.loads, default={}, help="more of that backend's kwargs, as JSON")
+    parser.add_argument("--port", type=int, help="where to listen, for a broker that must know the issuer beforehand")
     parser.add_argument("--base-path", default="", help="a path that the API server is below, such as /airflow")
     parser.add_argument(
         "--config", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any option of Airflow's"
@@ -72,7 +74,7 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
 
 
-def _environment(home: Path, base_url: str, options: argparse.Namespace) -> dict[str, str]:
+def _environment(home: Path, base_url: str, port: int, options: argparse.Namespace) -> dict[str, str]:
     config = {
         "core.dags_folder": str(options.dags.resolve()),
         "core.load_examples": "False",
@@ -83,7 +85,7 @@ def _environment(home: Path, base_url: str, options: argparse.Namespace) -> dict
         "core.execution_api_server_url": f"{base_url}/execution/",
         "api.base_url": base_url,
         "api.host": "127.0.0.1",
-        "api.port": base_url.split(":")[2].split("/")[0],
+        "api.port": str(port),
         "api.workers": "1",
         "api_auth.jwt_secret": secrets.token_urlsafe(64),
         "dag_processor.refresh_interval": "10",

@@ -24,10 +24,11 @@ def issuer_url() -> str:
     """
     base = _option("base_url", section="api").rstrip("/")
     url = urlsplit(base)
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or url.username:
+    plain = url.netloc == url.netloc.lower() and not url.netloc.endswith((":80", ":443")) and "@" not in url.netloc
+    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or not plain:
         raise Misconfigured(
             "[api] base_url must be the URL at which Cortex reaches this API server, such as "
-            f"https://airflow.example.com: it is {base!r}"
+            f"https://airflow.example.com, in lower case and without a default port: it is {base!r}"
         )
     return base + PREFIX
 
