@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -30,6 +30,13 @@ def workload(token: str) -> list[str]:
         "--json-string",
         json.dumps({"token": token}),
     ]
+
+
+def for_another_audience(ti_id: UUID) -> str:
+    """A token that Airflow signed for a use other than running tasks."""
+    from airflow.api_fastapi.auth.tokens import JWTGenerator, get_signing_args
+
+    return str(JWTGenerator(valid_for=600, audience="elsewhere", **get_signing_args()).generate({"sub": str(ti_id)}))
 
 
 @pytest.fixture
@@ -57,7 +64,7 @@ def test_a_pod_that_proves_nothing_says_nothing(mounted: list[Any], make_task: M
         "no workload": ["bash"],
         "no token": ["--json-string", "{}"],
         "forged": workload(f"{head}.{tail[::-1]}"),
-        "another audience": workload(task.bearer(aud="elsewhere")),
+        "another audience": workload(for_another_audience(task.id)),
         "unknown": workload(task.bearer(sub=str(uuid4()))),
         "not JSON": ["--json-string"],
     }[kind]
