@@ -33,12 +33,12 @@ OLDEST_PYTHON = (3, 11)
 PYTHONS = (
     ("CORTEX_TEST_VENV", "main", "Python clients and counterparts (about 400 MB)"),
     ("CORTEX_TEST_VENV_SF4", "sf4", "the older Snowflake connector (about 100 MB)"),
-    ("CORTEX_AIRFLOW3_VENV", "airflow3", "Airflow 3.3 with the clouds' operators (about 2 GB, some minutes)"),
+    ("CORTEX_AIRFLOW3_VENV", "airflow3", "Airflow 3.3 with the clouds' operators (about 1.5 GB)"),
 )
 # The rest of the matrix of the Airflow package: tested where they install.
 OPTIONAL_PYTHONS = (
-    ("CORTEX_AIRFLOW32_VENV", "airflow32", "Airflow 3.2 (about 500 MB)"),
-    ("CORTEX_AIRFLOW2_VENV", "airflow2", "Airflow 2 (about 400 MB)"),
+    ("CORTEX_AIRFLOW32_VENV", "airflow32", "Airflow 3.2 (about 250 MB)"),
+    ("CORTEX_AIRFLOW2_VENV", "airflow2", "Airflow 2 (about 200 MB)"),
 )
 
 
