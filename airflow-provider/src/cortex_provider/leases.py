@@ -34,10 +34,22 @@ PAUSE_MAX = 10.0
 SLOTS_MAX = 256
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Held:
     credential: Credential
     obtained_at: datetime
+    masked: bool = False
+
+    def hand_out(self) -> Credential:
+        """The credential, its secrets registered with Airflow's masker.
+
+        Not earlier: the masker keeps every secret for as long as the task lives and grows slower with each, and most
+        tasks use one target of several.
+        """
+        if not self.masked:
+            compat.mask(*(secret for name, secret in self.credential.secrets.items() if name != "access_key_id"))
+            self.masked = True
+        return self.credential
 
     def is_due(self) -> bool:
         """Whether it is time to renew it."""
@@ -71,7 +83,7 @@ class _Slot:
         """What is held for the target; raises `Refused` or `Unavailable` with why there is nothing."""
         name = self.name(target)
         if name in self.held:
-            return self.held[name].credential
+            return self.held[name].hand_out()
         if name in self.failed:
             raise self.failed[name]
         has = ", ".join(sorted({*self.held, *self.failed}))
@@ -121,14 +133,13 @@ class Leases:
                 self._renew(slot, run, ask, None)
             for target, error in slot.failed.items():
                 raise Refused("invalid_target", f"{target}: {error}")
-            return {target: held.credential for target, held in slot.held.items()}
+            return {target: held.hand_out() for target, held in slot.held.items()}
 
     def exchange(self, run: Run, ask: Ask) -> Bundle:
-        """One exchange with a fresh ID token, logged, masked and not held. Does not wait for approval."""
+        """One exchange with a fresh ID token, logged and not held. Does not wait for approval."""
         bundle = self._client.credentials(self._tokens.token(run), ask, self._tokens.claim(run))
         for target, entry in sorted(bundle.credentials.items()):
             if isinstance(entry, Credential):
-                compat.mask(*entry.secrets.values())
                 if entry.issuance_id in self._logged:
                     continue
                 self._logged.append(entry.issuance_id)

@@ -47,6 +47,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
+        self.sent: list[Answer] = []
         self.answer: Callable[[Request], Answer] = lambda request: issued(request.json()["policy"])
         self.routes: dict[str, Callable[[Request], Answer]] = {}
         owner = self
@@ -82,6 +83,7 @@ class Broker:
         self.requests.append(request)
         route = self.answer if parts.path == "/v1/credentials" else self.routes.get(parts.path)
         answer = route(request) if route else Answer(404, {"status": 404, "title": "Not Found", "detail": "not here"})
+        self.sent.append(answer)
         content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
         handler.send_response_only(answer.status)
         headers = {"Date": handler.date_time_string(), "Content-Length": str(len(content)), **answer.headers}

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -49,6 +50,19 @@ def test_lookups_in_a_task_share_one_exchange(broker: Broker, backend: MakeBacke
     expected = {"aws": "aws", "bigquery": "google_cloud_platform", "snowflake": "snowflake", "api": "http"}
     assert types == expected
     assert len(broker.exchanges) == 1
+
+
+@pytest.mark.usefixtures("task")
+def test_secrets_are_masked_before_they_are_handed_out(broker: Broker, backend: MakeBackend) -> None:
+    module = import_module("airflow.sdk.log" if AIRFLOW_3 else "airflow.utils.log.secrets_masker")
+    connection = backend().get_connection(AWS)
+    assert connection is not None
+    extra = json.loads(connection.extra or "{}")
+    for secret in (connection.password, extra["aws_session_token"], extra["cortex_renewal"]):
+        assert module.redact(f"it is {secret}.") == "it is ***."
+    # What nobody was given needs no mask; the masker would keep it for the life of the task.
+    other = broker.sent[-1].body["credentials"]["api"]["credential"]["token"]
+    assert other in module.redact(f"it is {other}.")
 
 
 def test_the_reason_of_the_run_goes_along(broker: Broker, backend: MakeBackend) -> None:
