@@ -116,6 +116,12 @@ def test_a_key_that_never_signed_can_be_taken_back(folder: KeyFolder) -> None:
         folder.retire("unknown")
 
 
+def test_a_keys_name_is_never_taken_for_an_option(folder: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = iter(["-" + "x" * 42, "-" + "y" * 42, "z" * 43])
+    monkeypatch.setattr("cortex_provider.issuer.keys._thumbprint", lambda _: next(names))
+    assert folder.rotate(OVERLAP).key.kid == "z" * 43
+
+
 def test_a_key_that_others_can_read_is_refused(folder: KeyFolder) -> None:
     folder.keys()
     (stored,) = folder.stored()

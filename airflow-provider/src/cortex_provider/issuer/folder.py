@@ -106,14 +106,10 @@ class KeyFolder:
             return self.stored() or [self._make(self._clock())]
 
     def _make(self, signs_from: datetime) -> StoredKey:
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import rsa
-
-        private = rsa.generate_private_key(public_exponent=65537, key_size=MIN_BITS)
-        pem = private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        key = SigningKey.from_pem(pem)
+        key, pem = _new_key()
+        while key.kid.startswith("-"):
+            # A command would take it for an option.
+            key, pem = _new_key()
         path = self._path / f"{signs_from.strftime(_TIME)}-{key.kid}.pem"
         try:
             _write(path, pem)
@@ -145,6 +141,17 @@ class KeyFolder:
             yield
         finally:
             os.close(lock)
+
+
+def _new_key() -> tuple[SigningKey, bytes]:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    private = rsa.generate_private_key(public_exponent=65537, key_size=MIN_BITS)
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return SigningKey.from_pem(pem), pem
 
 
 def _write(path: Path, content: bytes) -> None:
