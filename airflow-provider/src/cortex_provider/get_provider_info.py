@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cortex_provider import __version__
+from cortex_provider.form import FORM, HIDDEN, PLACEHOLDERS, RELABELING
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -18,6 +19,11 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "connection-type": "cortex",
                 "hook-class-name": "cortex_provider.hooks.cortex.CortexHook",
+                "hook-name": "Cortex",
+                "ui-field-behaviour": {"hidden-fields": HIDDEN, "relabeling": RELABELING, "placeholders": PLACEHOLDERS},
+                "conn-fields": {
+                    name: {"label": label, "schema": {"type": ["string", "null"]}} for name, label in FORM.items()
+                },
             }
         ],
         "secrets-backends": [

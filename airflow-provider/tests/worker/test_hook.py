@@ -9,7 +9,8 @@ from support.broker import Answer, Broker
 
 from cortex_provider.compat import Connection
 from cortex_provider.errors import NoIdentity, NotConfigured
-from cortex_provider.hooks.cortex import FORM, CortexHook
+from cortex_provider.form import FORM
+from cortex_provider.hooks.cortex import CortexHook
 from cortex_provider.links.issuances import CortexIssuancesLink
 from cortex_provider.settings import Settings
 

@@ -10,6 +10,7 @@ import httpx
 from cortex_provider import compat
 from cortex_provider.client import BrokerClient, Credential
 from cortex_provider.errors import CortexError, NotConfigured, NotUnderstood
+from cortex_provider.form import FORM, HIDDEN, PLACEHOLDERS, RELABELING
 from cortex_provider.leases import Leases, ask_for, leases_for
 from cortex_provider.run import current_run
 from cortex_provider.settings import Settings, configured
@@ -94,11 +95,7 @@ class CortexHook(compat.BaseHook):
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Which of the connection form's own fields are used."""
-        return {
-            "hidden_fields": ["schema", "port", "login", "password"],
-            "relabeling": {"host": "Address of Cortex"},
-            "placeholders": {"host": "https://cortex.example.com"},
-        }
+        return {"hidden_fields": HIDDEN, "relabeling": RELABELING, "placeholders": PLACEHOLDERS}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -107,19 +104,6 @@ class CortexHook(compat.BaseHook):
         from wtforms import StringField
 
         return {name: StringField(label, widget=BS3TextFieldWidget()) for name, label in FORM.items()}
-
-
-#: The fields of the connection form, each the name of a setting.
-FORM = {
-    "audience": "Audience of ID tokens",
-    "identity": "Identity (airflow, file, client_credentials, development)",
-    "token_file": "Token file (identity file)",
-    "token_url": "Token endpoint (identity client_credentials)",
-    "client_id": "Client id (identity client_credentials)",
-    "client_secret_file": "File with the client's secret (identity client_credentials)",
-    "issuer_url": "Development issuer (identity development)",
-    "ca_file": "Certificates that vouch for Cortex",
-}
 
 
 def settings_for(cortex_conn_id: str | None) -> Settings:
