@@ -252,3 +252,45 @@ async fn one_person_is_one_approval_however_often_they_say_so() {
         shown["approvals"].as_array().unwrap().iter().map(|word| word["person"].clone()).collect();
     assert_eq!(people, [json!("person:staff:bob"), json!("person:staff:carol")], "A49 {shown}");
 }
+
+#[tokio::test]
+async fn what_waits_for_a_grant_asks_with_its_handle_and_hears_of_the_decision() {
+    let world = TestWorld::start().await;
+    let first = world.ask_for(&by_hand("m1"), "first-steps").await.body;
+    let other = world.ask_for(&by_hand("m2"), "first-steps").await.body;
+    let [grant, handle] = ["grant_id", "grant_handle"].map(|key| first[key].as_str().expect(key));
+    assert!(handle.starts_with("cortex_grant_"), "{handle}");
+    let path = format!("/v1/grants/{grant}/status");
+    let waiting = world.as_person(Method::GET, &path, handle, None).await;
+    assert_eq!((waiting.status, &waiting.body["status"]), (StatusCode::OK, &json!("requested")));
+    assert_eq!(waiting.body["policy"], "first-steps");
+
+    let bob = world.person("bob", &["finance-admins"]);
+    let path_waiting = format!("{path}?wait=20");
+    let (told, denied) = tokio::join!(
+        world.as_person(Method::GET, &path_waiting, handle, None),
+        say(&world, grant, "deny", &bob, "not today"),
+    );
+    assert_eq!(denied.status, StatusCode::OK, "{denied:?}");
+    assert_eq!(told.status, StatusCode::OK, "{told:?}");
+    assert_eq!(told.body["status"], "denied", "{told:?}");
+    assert_eq!(told.body["decided_by"], json!(["person:staff:bob"]));
+    assert_eq!(told.body["comment"], "not today");
+
+    let carol = world.person("carol", &["finance-admins"]);
+    for (what, token) in [
+        ("another grant's handle", other["grant_handle"].as_str().expect("a handle")),
+        ("a changed handle", &format!("{}A", &handle[..handle.len() - 1])),
+        ("no handle", "cortex_grant_"),
+        ("an approver's own token", &carol),
+    ] {
+        let answer = world.as_person(Method::GET, &path, token, None).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{what}: {answer:?}");
+    }
+    let answer = world.as_person(Method::GET, &format!("{path}?wait=21"), handle, None).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{answer:?}");
+    for path in [format!("/v1/grants/{grant}"), "/v1/issuances".to_owned()] {
+        let answer = world.as_person(Method::GET, &path, handle, None).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "a handle opens nothing else: {answer:?}");
+    }
+}

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod airflow;
 mod attacks;
 mod bench;
 mod command_line;

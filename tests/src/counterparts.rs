@@ -29,6 +29,9 @@ pub use openid_provider::{Fault, OpenIdProvider};
 /// How long a counterpart may take to start, on a machine that is busy with everything else.
 const START_DEADLINE: Duration = Duration::from_mins(1);
 
+/// How long an Airflow may take to start, which is four programs and a migration.
+const AIRFLOW_DEADLINE: Duration = Duration::from_mins(5);
+
 /// Where the set-up put the packages.
 #[derive(Deserialize)]
 struct Places {
@@ -36,6 +39,8 @@ struct Places {
     venv: PathBuf,
     #[serde(rename = "CORTEX_TEST_VENV_SF4")]
     venv_sf4: PathBuf,
+    #[serde(rename = "CORTEX_AIRFLOW3_VENV")]
+    airflow: PathBuf,
     #[serde(rename = "CORTEX_TEST_NODE_MODULES")]
     node_modules: PathBuf,
 }
@@ -59,6 +64,7 @@ impl Places {
         Some(Self {
             venv: var("CORTEX_TEST_VENV")?,
             venv_sf4: var("CORTEX_TEST_VENV_SF4")?,
+            airflow: var("CORTEX_AIRFLOW3_VENV")?,
             node_modules: var("CORTEX_TEST_NODE_MODULES")?,
         })
     }
@@ -90,12 +96,16 @@ struct Server {
 }
 
 impl Server {
-    async fn start(mut command: Command) -> Self {
+    async fn start(command: Command) -> Self {
+        Self::start_within(START_DEADLINE, command).await
+    }
+
+    async fn start_within(deadline: Duration, mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().expect("the counterpart starts");
         let stdout = process.stdout.take().expect("its output is a pipe");
         let mut lines = BufReader::new(stdout).lines();
-        let line = timeout(START_DEADLINE, lines.next_line()).await.expect("the counterpart starts in time");
+        let line = timeout(deadline, lines.next_line()).await.expect("the counterpart starts in time");
         let line = line.expect("its output is text").expect("the counterpart says where it listens");
         let address = serde_json::from_str(&line).expect("the address is JSON");
         Self { _process: process, address }
@@ -122,4 +132,22 @@ impl MotoServer {
     pub fn endpoint(&self) -> &str {
         self.0.address("endpoint")
     }
+}
+
+/// A running Airflow. It ends when this is dropped.
+pub(crate) struct AirflowServer(Server);
+
+impl AirflowServer {
+    /// Where its API server is.
+    pub(crate) fn base_url(&self) -> &str {
+        self.0.address("base_url")
+    }
+}
+
+/// Starts an Airflow with the provider package; the arguments are those of `airflow/standalone.py`.
+pub(crate) async fn airflow_server(args: &[String], environment: &[(&str, &str)]) -> AirflowServer {
+    let places = Places::get().await;
+    let mut command = Command::new(places.airflow.join("bin/python"));
+    command.arg(folder().join("airflow/standalone.py")).args(args).envs(environment.iter().copied());
+    AirflowServer(Server::start_within(AIRFLOW_DEADLINE, command).await)
 }

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::missing_panics_doc, reason = "a test that cannot go on has failed")]
 
+pub mod airflow;
 pub mod attack;
 pub mod counterparts;
 pub mod forge;
 pub mod pg_proxy;
 pub mod promises;
 pub mod served;
+pub mod tls;
 pub mod world;

@@ -25,7 +25,7 @@ def request(settings: Settings, policy: str, reason: str | None) -> ApprovalPend
     may.
     """
     try:
-        leases_for(settings).exchange(current_run(), ask_for(settings, policy, reason))
+        leases_for(settings).exchange_patiently(current_run(), ask_for(settings, policy, reason))
     except ApprovalPending as pending:
         log.info("Cortex: %s", pending)
         if pending.grant_handle is None:

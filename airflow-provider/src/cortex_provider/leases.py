@@ -176,7 +176,7 @@ class Leases:
         usable = held is not None and held.credential.remaining() > USABLE_SECONDS
         try:
             # Who holds a credential that lives goes on with it rather than wait.
-            bundle = self.exchange(run, ask) if usable else self._exchange_patiently(run, ask)
+            bundle = self.exchange(run, ask) if usable else self._exchange_once_approved(run, ask)
         except Unavailable as error:
             if usable:
                 log.warning("Cortex: policy %s: not renewed for now: %s", ask.policy, error)
@@ -190,23 +190,29 @@ class Leases:
         slot.held = {t: _Held(c, now) for t, c in bundle.credentials.items() if isinstance(c, Credential)}
         slot.failed = {t: e for t, e in bundle.credentials.items() if not isinstance(e, Credential)}
 
-    def _exchange_patiently(self, run: Run, ask: Ask) -> Bundle:
-        """Asks until Cortex answers and people have decided, within bounds."""
-        # Each try takes a fresh ID token: the one of a try that failed may be spent.
-        start = time.monotonic()
-        until = start + PATIENCE + self._settings.wait_for_approval
+    def exchange_patiently(self, run: Run, ask: Ask) -> Bundle:
+        """An exchange, tried again for a while where Cortex, or what it needs, is away."""
+        until = time.monotonic() + PATIENCE
         pause = 0.5
         while True:
+            # Each try takes a fresh ID token: the one of a try that failed may be spent.
             try:
                 return self.exchange(run, ask)
-            except ApprovalPending as pending:
-                self._wait_for_approval(pending, start + self._settings.wait_for_approval)
             except Unavailable as error:
                 pause = min(max(error.retry_after or 0.0, pause * 2), PAUSE_MAX)
                 if time.monotonic() + pause > until:
                     raise
                 log.info("Cortex: asking again in %.0f s: %s", pause, error)
                 time.sleep(pause)
+
+    def _exchange_once_approved(self, run: Run, ask: Ask) -> Bundle:
+        """An exchange, after people have decided where they have to; waits as long as is configured."""
+        until = time.monotonic() + self._settings.wait_for_approval
+        while True:
+            try:
+                return self.exchange_patiently(run, ask)
+            except ApprovalPending as pending:
+                self._wait_for_approval(pending, until)
 
     def _wait_for_approval(self, pending: ApprovalPending, until: float) -> None:
         """Waits until people have decided; raises where they said no, or where it takes too long."""

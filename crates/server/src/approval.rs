@@ -33,7 +33,8 @@ pub(crate) async fn settle(
             Ok(Some(GrantUse { id: grant.id, approvers }))
         }
         State::Requested { .. } | State::Expired { .. } => {
-            Err(Refused::Pending { grant_id: grant.id, interval_s: broker.grants.poll_interval_s })
+            let handle = broker.keyring.grant_handle(grant.id);
+            Err(Refused::Pending { grant_id: grant.id, handle, interval_s: broker.grants.poll_interval_s })
         }
         State::Denied { decided_at, by } => {
             let why = by.comment.unwrap_or_else(|| "no reason given".to_owned());

@@ -33,6 +33,8 @@ pub enum Refused {
     Pending {
         /// The grant to wait for.
         grant_id: GrantId,
+        /// What its status can be asked with.
+        handle: String,
         /// How long to wait before asking again, in seconds.
         interval_s: u32,
     },

@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hmac;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use cortex_core::GrantId;
 use cortex_core::jwt::{KeyError, SigningKey, TokenIssuer};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -55,8 +57,14 @@ pub enum KeyringError {
     Store(#[from] StoreError),
 }
 
-/// The key that signing keys are sealed under: AES-256-GCM.
-pub struct SealingKey(RandomizedNonceKey);
+/// What every grant handle begins with, so that a leaked one is recognised.
+const GRANT_HANDLE_PREFIX: &str = "cortex_grant_";
+
+/// The key that signing keys are sealed under, AES-256-GCM, and the one that grants' handles are made with.
+pub struct SealingKey {
+    seals: RandomizedNonceKey,
+    handles: hmac::Key,
+}
 
 impl SealingKey {
     /// Reads the file, or makes it where it is missing and `may_create`.
@@ -75,14 +83,17 @@ impl SealingKey {
         let mut bytes = Zeroizing::new([0_u8; 32]);
         hex::decode_to_slice(hex.trim(), bytes.as_mut_slice())
             .map_err(|_| file("does not hold 64 hexadecimal digits".into()))?;
-        let key = RandomizedNonceKey::new(&AES_256_GCM, bytes.as_slice()).map_err(|_| KeyError::Crypto)?;
-        Ok(Self(key))
+        let seals = RandomizedNonceKey::new(&AES_256_GCM, bytes.as_slice()).map_err(|_| KeyError::Crypto)?;
+        // A key of its own for each purpose: HMAC as the extraction of RFC 5869, section 2.2.
+        let handles =
+            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"cortex grant handle v1"), bytes.as_slice());
+        Ok(Self { seals, handles: hmac::Key::new(hmac::HMAC_SHA256, handles.as_ref()) })
     }
 
     fn seal(&self, kid: &str, plain: &[u8]) -> Result<Vec<u8>, KeyError> {
         let mut sealed = plain.to_vec();
         let nonce = self
-            .0
+            .seals
             .seal_in_place_append_tag(Aad::from(kid.as_bytes()), &mut sealed)
             .map_err(|_| KeyError::Crypto)?;
         sealed.extend_from_slice(nonce.as_ref());
@@ -93,7 +104,7 @@ impl SealingKey {
         let (body, nonce) = sealed.split_at_checked(sealed.len().checked_sub(12)?)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut body = Zeroizing::new(body.to_vec());
-        let length = self.0.open_in_place(nonce, Aad::from(kid.as_bytes()), &mut body).ok()?.len();
+        let length = self.seals.open_in_place(nonce, Aad::from(kid.as_bytes()), &mut body).ok()?.len();
         body.truncate(length);
         Some(body)
     }
@@ -167,6 +178,19 @@ impl Keyring {
     /// The published key set, as it will be whenever it is read.
     pub fn published(&self) -> Arc<ArcSwap<Value>> {
         Arc::clone(&self.jwks)
+    }
+
+    /// What the status of a grant can be asked with. It is derived, so that every replica knows it and none
+    /// stores it.
+    pub fn grant_handle(&self, id: GrantId) -> String {
+        let tag = hmac::sign(&self.sealing.handles, id.uuid().as_bytes());
+        format!("{GRANT_HANDLE_PREFIX}{}", URL_SAFE_NO_PAD.encode(tag))
+    }
+
+    /// Whether `handle` is that of the grant `id`; in constant time.
+    pub fn is_grant_handle(&self, id: GrantId, handle: &str) -> bool {
+        let tag = handle.strip_prefix(GRANT_HANDLE_PREFIX).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+        tag.is_some_and(|tag| hmac::verify(&self.sealing.handles, id.uuid().as_bytes(), &tag).is_ok())
     }
 
     /// Takes over what changed: new keys, retired ones, and a key whose time to sign has come.

@@ -17,7 +17,12 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 /// Applies a policy over REST and waits until the replica decides by it.
-async fn apply<C: Clock + Clone>(world: &TestWorld<C>, admin: &str, name: &str, policy: &str) -> Answer {
+pub(crate) async fn apply<C: Clock + Clone>(
+    world: &TestWorld<C>,
+    admin: &str,
+    name: &str,
+    policy: &str,
+) -> Answer {
     let body = json!({"documents": [policy]});
     let applied = world.as_person(Method::POST, "/v1/policies", admin, Some(body)).await;
     if applied.status != StatusCode::OK {

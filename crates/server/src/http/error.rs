@@ -25,16 +25,26 @@ pub struct OAuthError {
     /// What to quote to an admin: the decision is on record under it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision_id: Option<String>,
-    /// The grant to wait for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub grant_id: Option<String>,
-    /// How long to wait before asking again, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interval: Option<u32>,
+    /// The grant, where it is about one.
+    #[serde(flatten)]
+    pub grant: Option<Box<GrantNote>>,
     #[serde(skip)]
     status: StatusCode,
     #[serde(skip)]
     retry_after: Option<u32>,
+}
+
+/// What an error says of a grant.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct GrantNote {
+    /// The grant.
+    pub grant_id: String,
+    /// What its status can be asked with; good for nothing else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant_handle: Option<String>,
+    /// How long to wait before asking again, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<u32>,
 }
 
 impl OAuthError {
@@ -44,8 +54,7 @@ impl OAuthError {
             error,
             error_description: description.into(),
             decision_id: None,
-            grant_id: None,
-            interval: None,
+            grant: None,
             status: StatusCode::BAD_REQUEST,
             retry_after: None,
         }
@@ -73,17 +82,25 @@ impl From<Refused> for OAuthError {
                 decision_id: Some(decision_id.to_string()),
                 ..Self::new("invalid_target", description)
             },
-            Refused::Pending { grant_id, interval_s } => Self {
-                grant_id: Some(grant_id.to_string()),
-                interval: Some(interval_s),
+            Refused::Pending { grant_id, handle, interval_s } => Self {
+                grant: Some(Box::new(GrantNote {
+                    grant_id: grant_id.to_string(),
+                    grant_handle: Some(handle),
+                    interval: Some(interval_s),
+                })),
                 ..Self::new(
                     "authorization_pending",
                     format!("grant {grant_id} waits for approval; ask again"),
                 )
             },
-            Refused::GrantDenied { grant_id, description } => {
-                Self { grant_id: Some(grant_id.to_string()), ..Self::new("access_denied", description) }
-            }
+            Refused::GrantDenied { grant_id, description } => Self {
+                grant: Some(Box::new(GrantNote {
+                    grant_id: grant_id.to_string(),
+                    grant_handle: None,
+                    interval: None,
+                })),
+                ..Self::new("access_denied", description)
+            },
             Refused::Unavailable { description, retry_after_s } => Self {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 retry_after: Some(retry_after_s),

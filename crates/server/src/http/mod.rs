@@ -8,6 +8,7 @@ mod docs;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod grant_status;
 mod grants;
 mod guardrails;
 mod issuances;
@@ -147,6 +148,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(grants::show))
         .routes(routes!(grants::approve))
         .routes(routes!(grants::deny))
+        .routes(routes!(grant_status::status))
         .routes(routes!(issuances::list))
         .routes(routes!(issuances::show))
         .routes(routes!(well_known::openid_configuration))
