@@ -150,7 +150,7 @@ async fn tasks_of_a_real_airflow_get_what_their_policies_say() {
 }
 
 async fn stock_hooks_work_and_every_try_has_an_identity(scene: &Scene, airflow: &Airflow) {
-    let run = airflow.trigger("clouds", json!({})).await;
+    let run = airflow.scheduled("clouds").await;
     let s3 = run.returned("s3").await;
     assert_eq!(s3["read"], "hello");
     assert!(s3["elsewhere"].as_str().unwrap().contains("AccessDenied"), "cut to the run's folder: {s3}");

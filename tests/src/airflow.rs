@@ -65,6 +65,25 @@ impl Airflow {
         Self { server, http, token }
     }
 
+    /// The run that the scheduler starts by itself, once it has.
+    pub async fn scheduled(&self, dag: &str) -> DagRun<'_> {
+        let path = format!("/dags/{dag}/dagRuns");
+        let started = Instant::now();
+        loop {
+            let (_, page) = self.call(Method::GET, &path, None).await;
+            if let Some(id) = page["dag_runs"][0]["dag_run_id"].as_str() {
+                return self.run(dag, id);
+            }
+            assert!(started.elapsed() < RUN_DEADLINE, "{dag}: {page}");
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn run(&self, dag: &str, id: &str) -> DagRun<'_> {
+        let quoted = id.replace('+', "%2B").replace(':', "%3A");
+        DagRun { airflow: self, path: format!("/dags/{dag}/dagRuns/{quoted}"), id: id.to_owned() }
+    }
+
     /// Starts a run, once the DAG is known.
     pub async fn trigger(&self, dag: &str, conf: Value) -> DagRun<'_> {
         let path = format!("/dags/{dag}/dagRuns");
@@ -73,9 +92,7 @@ impl Airflow {
         loop {
             let (status, answer) = self.call(Method::POST, &path, Some(&body)).await;
             if status == StatusCode::OK {
-                let id = answer["dag_run_id"].as_str().expect("a run").to_owned();
-                let path = format!("{path}/{}", id.replace('+', "%2B").replace(':', "%3A"));
-                return DagRun { airflow: self, path, id };
+                return self.run(dag, answer["dag_run_id"].as_str().expect("a run"));
             }
             assert!(status == StatusCode::NOT_FOUND && started.elapsed() < RUN_DEADLINE, "{dag}: {answer}");
             sleep(LOOK_EVERY).await;

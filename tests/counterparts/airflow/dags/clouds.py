@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import dag, task
 
 
-@dag(schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC))
+@dag(schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=UTC))
 def clouds() -> None:
     @task
     def s3(run_id: str) -> dict[str, Any]:
