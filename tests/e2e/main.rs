@@ -8,6 +8,7 @@
 )]
 
 mod attacks;
+mod attestation;
 mod bench;
 mod command_line;
 mod counterparts;
