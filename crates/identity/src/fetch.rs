@@ -115,11 +115,36 @@ pub(crate) async fn credential(path: &Path) -> Result<Zeroizing<String>, String>
     let fault = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
     let file = tokio::fs::File::open(path).await.map_err(|error| fault(&error))?;
     let mut text = Zeroizing::new(String::new());
-    let read = file.take(MAX_CREDENTIAL).read_to_string(&mut text).await;
-    read.map_err(|error| fault(&error))?;
+    let read = file.take(MAX_CREDENTIAL + 1).read_to_string(&mut text).await;
+    if read.map_err(|error| fault(&error))? as u64 > MAX_CREDENTIAL {
+        return Err(fault(&"is too long for a credential"));
+    }
     let text = Zeroizing::new(text.trim().to_owned());
     if text.is_empty() || !text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
         return Err(fault(&"does not hold one line of printable ASCII"));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificate_authorities_that_cannot_be_read_are_not_left_out() {
+        let missing = Path::new("/nonexistent/ca.pem");
+        let nothing_in_it = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+        for file in [missing, nothing_in_it] {
+            let made = client_trusting(Client::builder(), Some(file));
+            assert!(made.is_err_and(|why| why.contains(&file.display().to_string())), "{}", file.display());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_credential_is_one_line_of_printable_ascii() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for file in ["Cargo.toml", "src", "missing"] {
+            assert!(credential(&here.join(file)).await.is_err(), "{file}");
+        }
+    }
 }

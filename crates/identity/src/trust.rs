@@ -90,3 +90,110 @@ impl Trust<'_> {
         self.issuers.iter().any(|issuer| issuer.name == *name && issuer.kind != Kind::Run)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::airflow::Claimant;
+
+    struct Config {
+        issuers: Vec<IssuerConfig>,
+        airflows: Vec<AirflowConfig>,
+        clusters: Vec<ClusterConfig>,
+    }
+
+    fn name(text: &str) -> cortex_core::IssuerName {
+        text.parse().unwrap()
+    }
+
+    fn claimant(subject: &str) -> Claimant {
+        Claimant { issuer: name("services"), subject: subject.into() }
+    }
+
+    fn airflow(called: &str, subject: &str) -> AirflowConfig {
+        let config = AirflowConfig::new(name(called), "https://airflow.example", vec![claimant(subject)]);
+        AirflowConfig { password_file: Some("password".into()), ..config }
+    }
+
+    fn sound() -> Config {
+        let issuer =
+            |called, iss: &str, kind| IssuerConfig::new(name(called), iss.to_owned(), kind, "cortex");
+        let cluster = ClusterConfig::new(
+            name("prod"),
+            "https://cluster.example",
+            "cortex",
+            "https://10.0.0.1",
+            "token",
+        );
+        Config {
+            issuers: vec![
+                issuer("prod", "https://airflow.example", Kind::Run),
+                issuer("staff", "https://login.example", Kind::Person),
+                issuer("services", "https://login.example/services", Kind::Service),
+            ],
+            airflows: vec![airflow("prod", "workers")],
+            clusters: vec![ClusterConfig { service_accounts: vec!["airflow/worker".into()], ..cluster }],
+        }
+    }
+
+    fn faults(config: &Config) -> Vec<(Section, &'static str)> {
+        let Config { issuers, airflows, clusters } = config;
+        let faults = Trust { issuers, airflows, clusters }.validate();
+        faults.iter().map(|fault| (fault.section, fault.option)).collect()
+    }
+
+    #[test]
+    fn one_airflow_may_be_proven_in_three_ways() {
+        assert_eq!(faults(&sound()), []);
+    }
+
+    #[test]
+    fn each_fault_names_its_section_and_its_option() {
+        type Break = fn(&mut Config);
+        let cases: [(Section, &str, Break); 25] = [
+            (Section::Issuer, "name", |c| {
+                let iss = "https://other.example".to_owned();
+                c.issuers.push(IssuerConfig { iss, ..c.issuers[0].clone() });
+            }),
+            (Section::Issuer, "iss", |c| c.issuers[2].iss = c.issuers[1].iss.clone()),
+            (Section::Airflow, "name", |c| c.airflows.push(airflow("prod", "others"))),
+            (Section::Airflow, "name", |c| c.airflows[0].name = name("staff")),
+            (Section::Airflow, "url", |c| c.airflows[0].url = "http://airflow.example".into()),
+            (Section::Airflow, "url", |c| c.airflows[0].url = "https://u:p@airflow.example".into()),
+            (Section::Airflow, "password_file", |c| c.airflows[0].password_file = None),
+            (Section::Airflow, "password_file", |c| c.airflows[0].token_file = Some("token".into())),
+            (Section::Airflow, "claimants", |c| c.airflows[0].claimants.clear()),
+            (Section::Airflow, "claimants", |c| c.airflows[0].claimants[0].subject = String::new()),
+            (Section::Airflow, "claimants", |c| c.airflows[0].claimants[0].issuer = name("staff")),
+            (Section::Airflow, "claimants", |c| c.airflows[0].claimants[0].issuer = name("nobody")),
+            (Section::Airflow, "claimants", |c| c.airflows.push(airflow("other", "workers"))),
+            (Section::Airflow, "max_age", |c| c.airflows[0].max_age = 59),
+            (Section::Airflow, "timeout", |c| c.airflows[0].timeout = 21),
+            (Section::Cluster, "name", |c| c.clusters[0].name = name("services")),
+            (Section::Cluster, "iss", |c| c.clusters[0].iss = c.issuers[0].iss.clone()),
+            (Section::Cluster, "iss", |c| c.clusters.push(c.clusters[0].clone())),
+            (Section::Cluster, "audience", |c| c.clusters[0].audience = "a b".into()),
+            (Section::Cluster, "url", |c| c.clusters[0].url = "http://10.0.0.1".into()),
+            (Section::Cluster, "service_accounts", |c| c.clusters[0].service_accounts.clear()),
+            (Section::Cluster, "service_accounts", |c| c.clusters[0].service_accounts = vec!["*/*".into()]),
+            (Section::Cluster, "max_token_lifetime", |c| c.clusters[0].max_token_lifetime = 86_401),
+            (Section::Cluster, "leeway", |c| c.clusters[0].leeway = 121),
+            (Section::Cluster, "remember", |c| c.clusters[0].remember = 61),
+        ];
+        for (section, option, spoil) in cases {
+            let mut config = sound();
+            spoil(&mut config);
+            assert_eq!(faults(&config), [(section, option)]);
+        }
+    }
+
+    #[test]
+    fn every_option_is_documented() {
+        let airflow = schemars::schema_for!(AirflowConfig).to_value();
+        let cluster = schemars::schema_for!(ClusterConfig).to_value();
+        let sections = [&airflow, &airflow["$defs"]["Claimant"], &cluster];
+        for (name, option) in sections.into_iter().flat_map(|s| s["properties"].as_object().unwrap()) {
+            assert!(option["description"].is_string(), "{name}");
+        }
+    }
+}

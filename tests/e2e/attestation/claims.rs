@@ -189,7 +189,7 @@ async fn an_airflow_that_cannot_be_asked_confirms_nothing() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_late_in_its_second_half_is_no_answer_either() {
+async fn one_answer_of_three_that_is_nonsense_confirms_nothing() {
     let world = open().await;
     let run = first_run("r");
     running(&world, &run);

@@ -3,27 +3,9 @@
 use cortex_sandbox::Pod;
 use cortex_tests::attack::counted;
 use cortex_tests::forge::{Attacker, part};
+use cortex_tests::world::pod;
 
 use super::*;
-
-/// The pod in which the executor runs a try, as it annotates it.
-fn pod(uid: &str) -> Pod {
-    let annotations = [
-        ("dag_id", "hello_cortex"),
-        ("run_id", "scheduled__2026-11-23T00:00:00+00:00"),
-        ("task_id", "publish_mart"),
-        ("try_number", "2"),
-    ];
-    Pod {
-        namespace: "airflow".into(),
-        name: "hello-cortex-publish-mart-x1".into(),
-        uid: uid.into(),
-        service_account: "airflow-worker".into(),
-        phase: "Running".into(),
-        deleting: false,
-        annotations: annotations.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-    }
-}
 
 fn started(world: &TestWorld, pod: &Pod) -> String {
     world.world.sandbox.start_pod(pod.clone());

@@ -103,3 +103,82 @@ fn text<'a>(answer: &'a Answer, name: &'static str) -> Result<Option<&'a str>, A
 fn ident(answer: &Answer, name: &str) -> Result<Option<Ident>, AskError> {
     claims::ident(answer, &ClaimPath::dotted(name)).map_err(AskError::Value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn claim() -> ClaimedRun {
+        let claim = json!({"dag_id": "d", "run_id": "r", "task_id": "t", "try_number": 1});
+        serde_json::from_value(claim).unwrap()
+    }
+
+    fn instance(member: &str, value: Value) -> Result<Instance, AskError> {
+        let mut answer = json!({
+            "dag_id": "d", "dag_run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1,
+            "state": "running", "start_date": "2026-11-23T02:00:00.123456+01:00",
+        });
+        answer[member] = value;
+        Instance::read(answer.as_object().unwrap(), &claim())
+    }
+
+    #[test]
+    fn a_task_instance_is_read_as_airflow_writes_it() {
+        let read = instance("state", json!(null)).unwrap();
+        assert_eq!((read.state, read.try_number), (None, 1));
+        assert_eq!(read.start_date, Some("2026-11-23T01:00:00.123456Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_answer_about_another_run_is_no_answer() {
+        for (member, value) in [
+            ("dag_id", json!("other")),
+            ("dag_id", json!(null)),
+            ("dag_run_id", json!("R")),
+            ("task_id", json!("t ")),
+            ("map_index", json!(0)),
+            ("map_index", json!(null)),
+        ] {
+            let read = instance(member, value.clone());
+            assert!(
+                matches!(read, Err(AskError::Other(name)) if name == member),
+                "{member} {value}: {read:?}"
+            );
+        }
+        for (member, value) in [
+            ("try_number", json!("1")),
+            ("try_number", json!(1.5)),
+            ("state", json!(["running"])),
+            ("start_date", json!("yesterday")),
+            ("start_date", json!("2026-11-23T02:00:00")),
+        ] {
+            let read = instance(member, value.clone());
+            assert!(
+                matches!(read, Err(AskError::Answer(name)) if name == member),
+                "{member} {value}: {read:?}"
+            );
+        }
+        let other = json!({"dag_id": "d", "dag_run_id": "other", "run_type": "manual"});
+        assert!(DagRun::read(other.as_object().unwrap(), &claim()).is_err());
+        let other = json!({"dag_id": "other", "tags": []});
+        assert!(Dag::read(other.as_object().unwrap(), &claim()).is_err());
+    }
+
+    #[test]
+    fn what_a_principal_cannot_have_is_refused() {
+        for run_type in [json!("manual run"), json!(7), json!("")] {
+            let answer = json!({"dag_id": "d", "dag_run_id": "r", "run_type": run_type});
+            let read = DagRun::read(answer.as_object().unwrap(), &claim());
+            assert!(matches!(read, Err(AskError::Value(_))), "{run_type}: {read:?}");
+        }
+        for tags in [json!([{"name": 7}]), json!([{"name": ""}])] {
+            let read = Dag::read(json!({"dag_id": "d", "tags": tags}).as_object().unwrap(), &claim());
+            assert!(matches!(read, Err(AskError::Value(_))), "{tags}: {read:?}");
+        }
+        for tags in [json!("nightly"), json!(["nightly"]), json!([{"label": "nightly"}])] {
+            let read = Dag::read(json!({"dag_id": "d", "tags": tags}).as_object().unwrap(), &claim());
+            assert!(matches!(read, Err(AskError::Answer("tags"))), "{tags}: {read:?}");
+        }
+    }
+}

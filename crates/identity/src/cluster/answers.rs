@@ -142,3 +142,58 @@ impl Pod {
 fn number(text: &str) -> Option<u32> {
     text.parse::<u32>().ok().filter(|number| number.to_string() == text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn review(change: impl FnOnce(&mut Value)) -> Result<Account, Refused> {
+        let mut answer = json!({"kind": "TokenReview", "status": {
+            "authenticated": true,
+            "user": {
+                "username": "system:serviceaccount:airflow:worker",
+                "groups": ["system:authenticated"],
+                "extra": {POD_NAME: ["p1"], POD_UID: ["u1"]},
+            },
+            "audiences": ["cortex"],
+        }});
+        change(&mut answer["status"]);
+        Account::read(answer.as_object().unwrap(), "cortex")
+    }
+
+    #[test]
+    fn a_review_names_the_account_and_its_pod() {
+        let account = review(|_| ()).unwrap();
+        assert_eq!(account.username(), "system:serviceaccount:airflow:worker");
+        assert_eq!(account.pod, Some(("p1".to_owned(), "u1".to_owned())));
+    }
+
+    #[test]
+    fn a_review_that_does_not_say_all_of_it_vouches_for_nobody() {
+        type Break = fn(&mut Value);
+        let cases: [(&str, Break); 9] = [
+            ("not authenticated", |s| s["authenticated"] = json!(false)),
+            ("does not say", |s| drop(s.as_object_mut().unwrap().remove("authenticated"))),
+            ("knows of no audiences", |s| drop(s.as_object_mut().unwrap().remove("audiences"))),
+            ("another audience", |s| s["audiences"] = json!(["https://kubernetes.default.svc"])),
+            ("a person", |s| s["user"]["username"] = json!("alice")),
+            ("a node", |s| s["user"]["username"] = json!("system:node:n1")),
+            ("a path", |s| s["user"]["username"] = json!("system:serviceaccount:..:worker")),
+            ("three parts", |s| s["user"]["username"] = json!("system:serviceaccount:a:b:c")),
+            ("no text", |s| s["audiences"] = json!("cortex")),
+        ];
+        for (what, spoil) in cases {
+            assert!(review(spoil).is_err(), "{what}");
+        }
+        let cases: [(&str, Break); 4] = [
+            ("no uid", |s| drop(s["user"]["extra"].as_object_mut().unwrap().remove(POD_UID))),
+            ("two pods", |s| s["user"]["extra"][POD_NAME] = json!(["p1", "p2"])),
+            ("a path", |s| s["user"]["extra"][POD_NAME] = json!(["../secrets"])),
+            ("no extra", |s| drop(s["user"].as_object_mut().unwrap().remove("extra"))),
+        ];
+        for (what, spoil) in cases {
+            assert_eq!(review(spoil).unwrap().pod, None, "{what}");
+        }
+    }
+}
