@@ -2,7 +2,7 @@
 # What is downloaded and built for later runs lies in ${XDG_CACHE_HOME:-~/.cache}/cortex.
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint rust-lint python-lint demo dev bench fuzz deny fmt clean
+.PHONY: help test python-test lint rust-lint python-lint demo dev bench fuzz deny fmt clean
 
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cortex
 cargo := CARGO_BUILD_BUILD_DIR="$$(python3 .ci/build_dir.py)" cargo
@@ -10,6 +10,8 @@ cargo := CARGO_BUILD_BUILD_DIR="$$(python3 .ci/build_dir.py)" cargo
 counterparts := python3 tests/counterparts/setup.py --
 python := tests/counterparts .ci
 python_config := tests/counterparts/pyproject.toml
+# The package for Airflow has settings of its own, and the types of Airflow.
+package := airflow-provider
 fuzz_seconds ?= 60
 fuzz_tools := $(cache)/fuzz-tools/bin
 
@@ -20,6 +22,16 @@ test: lint ## lint, then run all tests
 	@.ci/postgres
 	@echo '== tests'
 	@$(counterparts) env $(cargo) test --workspace
+	@$(MAKE) --no-print-directory python-test
+
+python-test: ## test the package for Airflow on each version of Airflow that installs here
+	@$(counterparts) sh -ec '\
+		for venv in "$$CORTEX_AIRFLOW3_VENV" "$$CORTEX_AIRFLOW32_VENV" "$$CORTEX_AIRFLOW2_VENV"; do \
+			test -n "$$venv" || continue; \
+			echo "== pytest on Airflow $$("$$venv/bin/python" -c "from importlib.metadata import version; \
+				print(version(\"apache-airflow\"))")"; \
+			(cd $(package) && "$$venv/bin/python" -m pytest --quiet -p no:cacheprovider); \
+		done'
 
 lint: rust-lint python-lint ## check the format, the lints, the types and the documentation
 
@@ -39,7 +51,10 @@ python-lint:
 		for part in $(python); do \
 			"$$CORTEX_TEST_VENV/bin/mypy" --config-file $(python_config) \
 				--python-executable "$$CORTEX_TEST_VENV/bin/python" "$$part"; \
-		done'
+		done; \
+		"$$CORTEX_TEST_VENV/bin/ruff" check $(package); \
+		"$$CORTEX_TEST_VENV/bin/ruff" format --check $(package); \
+		cd $(package) && "$$CORTEX_TEST_VENV/bin/mypy" --python-executable "$$CORTEX_AIRFLOW3_VENV/bin/python"'
 
 demo: ## tell the whole story on this machine, and exit
 	@.ci/postgres
@@ -71,7 +86,9 @@ fmt: ## format the Rust and the Python code
 	@$(cargo) fmt --all
 	@$(counterparts) sh -ec '\
 		"$$CORTEX_TEST_VENV/bin/ruff" check --fix --config $(python_config) $(python); \
-		"$$CORTEX_TEST_VENV/bin/ruff" format --config $(python_config) $(python)'
+		"$$CORTEX_TEST_VENV/bin/ruff" format --config $(python_config) $(python); \
+		"$$CORTEX_TEST_VENV/bin/ruff" check --fix $(package); \
+		"$$CORTEX_TEST_VENV/bin/ruff" format $(package)'
 
 clean: ## remove what was built in this checkout
 	@$(cargo) clean

@@ -1,4 +1,4 @@
-"""Installs what the end-to-end tests talk to: two Python environments and a set of Node packages.
+"""Installs what the end-to-end tests talk to: Python environments, three Airflows among them, and Node packages.
 
     python3 tests/counterparts/setup.py                     prints where they are, as JSON
     python3 tests/counterparts/setup.py -- COMMAND ARG...   runs the command with the places in its environment
@@ -28,6 +28,18 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cortex"
 OLDEST_PYTHON = (3, 11)
+
+# Each is locked in python/NAME.txt: the variable that says where it is, the lock's name, and what it is.
+PYTHONS = (
+    ("CORTEX_TEST_VENV", "main", "Python clients and counterparts (about 400 MB)"),
+    ("CORTEX_TEST_VENV_SF4", "sf4", "the older Snowflake connector (about 100 MB)"),
+    ("CORTEX_AIRFLOW3_VENV", "airflow3", "Airflow 3.3 with the clouds' operators (about 1.5 GB)"),
+)
+# The rest of the matrix of the Airflow package: tested where they install.
+OPTIONAL_PYTHONS = (
+    ("CORTEX_AIRFLOW32_VENV", "airflow32", "Airflow 3.2 (about 250 MB)"),
+    ("CORTEX_AIRFLOW2_VENV", "airflow2", "Airflow 2 (about 200 MB)"),
+)
 
 
 def say(text: str) -> None:
@@ -103,7 +115,6 @@ def venv(name: str, what: str) -> Path:
                 tool,
                 "pip",
                 "install",
-                "--quiet",
                 "--require-hashes",
                 "--python",
                 place / "bin" / "python",
@@ -139,7 +150,7 @@ def link(at: Path, to: Path) -> None:
 
 
 def lock() -> None:
-    for name in ("uv", "main", "sf4"):
+    for name in ("uv", *(name for _, name, _ in PYTHONS + OPTIONAL_PYTHONS)):
         source, target = HERE / "python" / f"{name}.in", HERE / "python" / f"{name}.txt"
         compiled = [
             "pip",
@@ -164,6 +175,17 @@ def lock() -> None:
     )
 
 
+def install() -> dict[str, Path]:
+    """Where everything is, by the name of its environment variable. What is optional and fails is not in it."""
+    places = {variable: venv(name, what) for variable, name, what in PYTHONS}
+    for variable, name, what in OPTIONAL_PYTHONS:
+        try:
+            places[variable] = venv(name, what)
+        except subprocess.CalledProcessError as error:
+            say(f"{what} does not install here, so nothing is tested with it: {error}")
+    return {**places, "CORTEX_TEST_NODE_MODULES": node_modules()}
+
+
 def main(arguments: list[str]) -> int:
     if sys.version_info < OLDEST_PYTHON:
         say(f"needs Python 3.11 or newer, and this is {platform.python_version()}")
@@ -172,11 +194,7 @@ def main(arguments: list[str]) -> int:
         lock()
         return 0
     try:
-        places = {
-            "CORTEX_TEST_VENV": venv("main", "Python clients and counterparts (about 400 MB)"),
-            "CORTEX_TEST_VENV_SF4": venv("sf4", "the older Snowflake connector (about 100 MB)"),
-            "CORTEX_TEST_NODE_MODULES": node_modules(),
-        }
+        places = install()
     except (subprocess.CalledProcessError, OSError) as error:
         say(f"set-up failed: {error}")
         return 1

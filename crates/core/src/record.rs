@@ -40,11 +40,34 @@ pub struct LeafError(String);
 impl Entry {
     /// The canonical bytes (RFC 8785): what is stored, hashed and, later, verified.
     pub fn leaf(&self) -> Result<Vec<u8>, LeafError> {
-        let leaf = serde_json_canonicalizer::to_vec(self).map_err(|e| LeafError(e.to_string()))?;
+        let leaf = serde_json::to_value(self).and_then(canonical).map_err(|e| LeafError(e.to_string()))?;
         if leaf.len() > LEAF_MAX {
             return Err(LeafError(format!("{} bytes", leaf.len())));
         }
         Ok(leaf)
+    }
+}
+
+/// RFC 8785 for what records are made of: where every key is ASCII and every number a whole one that a double
+/// holds, sorted keys are all that it asks beyond what `serde_json` writes, at a fraction of the general way's
+/// time.
+fn canonical(mut value: Value) -> serde_json::Result<Vec<u8>> {
+    if !is_plain(&value) {
+        return serde_json_canonicalizer::to_vec(&value);
+    }
+    value.sort_all_objects();
+    serde_json::to_vec(&value)
+}
+
+fn is_plain(value: &Value) -> bool {
+    const EXACT: u64 = 1 << 53;
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+        Value::Number(number) => {
+            number.as_i64().map(i64::unsigned_abs).is_some_and(|magnitude| magnitude <= EXACT)
+        }
+        Value::Array(values) => values.iter().all(is_plain),
+        Value::Object(object) => object.iter().all(|(key, value)| key.is_ascii() && is_plain(value)),
     }
 }
 
@@ -331,4 +354,40 @@ pub struct KeyChange {
     pub active_from: Timestamp,
     /// Who did it.
     pub by: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<i16>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            "[ -~\\x00-\\x1f\"\\\\/]{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 48, 8, |inner| {
+            let key = prop_oneof![4 => "[a-z_\"\\\\\\x00-\\x1f]{0,8}", 1 => any::<String>()];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::vec((key, inner), 0..8)
+                    .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_quick_way_writes_what_the_general_way_writes(value in json()) {
+            let general = serde_json_canonicalizer::to_vec(&value).unwrap();
+            prop_assert_eq!(String::from_utf8(canonical(value).unwrap()), String::from_utf8(general));
+        }
+    }
 }

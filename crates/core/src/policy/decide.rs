@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::engine::{Answer, Circumstances, Question};
+use super::engine::Circumstances;
 use super::guardrail::Guardrails;
 use super::rules::Rule;
 use super::{Ask, Policy};
@@ -73,11 +73,11 @@ impl Policy {
             ttl: ask.ttl,
             approved: ask.approved,
         };
-        let question: Question = self.engine.question(ask.principal, run, &circumstances)?;
+        let question = self.engine.question(ask.principal, run, &circumstances)?;
         let rules = self.rules()?;
-        let who = self.engine.ask(&rules.who, &question);
-        let forbids = self.engine.ask(&rules.forbids, &question);
-        let above: Answer = guardrails.ask(self.engine, &question);
+        let who = question.ask(&rules.who);
+        let forbids = question.ask(&rules.forbids);
+        let above = guardrails.ask(&question);
         // A rule that fired and that nobody knows must not be forgotten: that would be a permit.
         let (known, unknown): (Vec<_>, Vec<_>) =
             forbids.rules.into_iter().partition(|id| Rule::of_id(id).is_some());

@@ -1,18 +1,26 @@
 //! The one place that talks to Cedar: the schema, typed requests and answers.
+//!
+//! Requests are made of Cedar's own values, and a rule's condition is built when the rule is compiled: Cedar's
+//! front door evaluates every attribute as an expression, parses its constructors' names and puts each
+//! condition together anew, for every question.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use cedar_policy::ffi::DetailedError;
-use cedar_policy::{
-    AuthorizationError, Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid,
-    PolicySet, Request, RestrictedExpression as Value, Schema, ValidationMode, Validator, pst,
+use cedar_policy::{Policy, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy_core::ast::{
+    Context, Eid, Entity, EntityType, EntityUID, Expr, Literal, Name, PartialValue, Request,
+    RequestSchemaAllPass, RestrictedExpr, SlotEnv, Value, ValueKind,
 };
-use cedar_policy_core::ast::{Name, RestrictedExpr};
+use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
+use cedar_policy_core::evaluator::{Evaluator, RestrictedEvaluator};
+use cedar_policy_core::extensions::Extensions;
 use jiff::{SignedDuration, Timestamp};
 
 use super::time::Wall;
+use super::tree::Scope;
 use crate::principal::{Principal, Run};
 
 /// The words that policies and guardrails are written in. A claim that a run may lack is optional here, so that
@@ -42,44 +50,46 @@ pub(super) const ISSUE: &str = "issue";
 
 /// What is parsed once and shared by every policy.
 pub(super) struct Engine {
-    authorizer: Authorizer,
+    /// What rules are about, for compiling them.
+    pub(super) scope: Scope,
     validator: Validator,
-    run: EntityTypeName,
-    policy: EntityTypeName,
-    action: EntityUid,
-    constructors: Constructors,
-}
-
-/// The names of Cedar's constructors, parsed once: `RestrictedExpression::new_ip` and its like parse them at
-/// every call, which is a quarter of the time of a decision.
-struct Constructors {
+    run: EntityType,
+    policy: EntityType,
+    action: EntityUID,
     datetime: Name,
     ip: Name,
-}
-
-impl Constructors {
-    fn new() -> Result<Self, String> {
-        let name = |text: &str| Name::parse_unqualified_name(text).map_err(|e| e.to_string());
-        Ok(Self { datetime: name("datetime")?, ip: name("ip")? })
-    }
-
-    fn datetime(&self, at: Timestamp) -> Value {
-        call(&self.datetime, &at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string())
-    }
-
-    fn ip(&self, address: IpAddr) -> Value {
-        call(&self.ip, &address.to_string())
-    }
-}
-
-fn call(constructor: &Name, text: &str) -> Value {
-    RestrictedExpr::call_extension_fn(constructor.clone(), [RestrictedExpr::val(text)]).into()
 }
 
 /// The shared engine. Its schema is fixed, so an error is a fault of this program: nothing compiles then.
 pub(super) fn engine() -> Result<&'static Engine, &'static str> {
     static ENGINE: LazyLock<Result<Engine, String>> = LazyLock::new(Engine::new);
     ENGINE.as_ref().map_err(String::as_str)
+}
+
+/// Rules, ready to be asked: the id of each, and its whole condition, scope included.
+#[derive(Debug, Default)]
+pub(super) struct RuleSet(Vec<(Box<str>, Expr)>);
+
+impl RuleSet {
+    pub(super) fn push(&mut self, id: &str, rule: &Policy) {
+        self.0.push((id.into(), rule.as_ref().condition()));
+    }
+}
+
+#[cfg(test)]
+impl RuleSet {
+    pub(super) fn conditions(&self) -> impl Iterator<Item = &Expr> {
+        self.0.iter().map(|(_, condition)| condition)
+    }
+}
+
+impl<'a> FromIterator<&'a Policy> for RuleSet {
+    fn from_iter<I: IntoIterator<Item = &'a Policy>>(rules: I) -> Self {
+        let mut set = Self::default();
+        rules.into_iter().for_each(|rule| set.push(rule.id().as_ref(), rule));
+        set.0.shrink_to_fit();
+        set
+    }
 }
 
 /// What one request says beside the principal.
@@ -108,17 +118,36 @@ pub(super) struct Answer {
     pub(super) errors: Vec<String>,
 }
 
+impl Question {
+    /// The rules of `set` that hold.
+    pub(super) fn ask(&self, set: &RuleSet) -> Answer {
+        let evaluator = Evaluator::new(self.request.clone(), &self.entities, Extensions::all_available());
+        let mut answer = Answer::default();
+        for (id, condition) in &set.0 {
+            let held = evaluator.interpret(condition, &SlotEnv::new());
+            match held.as_ref().map(Value::value_kind) {
+                Ok(ValueKind::Lit(Literal::Bool(true))) => answer.rules.push(id.to_string()),
+                Ok(ValueKind::Lit(Literal::Bool(false))) => {}
+                Ok(_) | Err(_) => answer.errors.push(id.to_string()),
+            }
+        }
+        answer
+    }
+}
+
 impl Engine {
     fn new() -> Result<Self, String> {
         let (schema, _warnings) = Schema::from_cedarschema_str(SCHEMA).map_err(|e| e.to_string())?;
-        let name = |text: &str| text.parse::<EntityTypeName>().map_err(|e| e.to_string());
+        let name = |text: &str| Name::parse_unqualified_name(text).map_err(|e| e.to_string());
+        let kind = |text: &str| name(text).map(EntityType::from);
         Ok(Self {
-            authorizer: Authorizer::new(),
+            scope: Scope::new().map_err(|e| e.to_string())?,
             validator: Validator::new(schema),
-            run: name(RUN)?,
-            policy: name(POLICY)?,
-            action: EntityUid::from_type_name_and_id(name(ACTION)?, EntityId::new(ISSUE)),
-            constructors: Constructors::new()?,
+            run: kind(RUN)?,
+            policy: kind(POLICY)?,
+            action: EntityUID::from_components(kind(ACTION)?, Eid::new(ISSUE), None),
+            datetime: name("datetime")?,
+            ip: name("ip")?,
         })
     }
 
@@ -137,33 +166,56 @@ impl Engine {
         run: &Run,
         circumstances: &Circumstances<'_>,
     ) -> Result<Question, String> {
-        let uid = EntityUid::from_type_name_and_id(self.run.clone(), EntityId::new(principal.subject()));
-        let policy =
-            EntityUid::from_type_name_and_id(self.policy.clone(), EntityId::new(circumstances.policy));
-        let entity = Entity::new(uid.clone(), attributes(run), HashSet::new()).map_err(|e| e.to_string())?;
-        let context =
-            Context::from_pairs(context(&self.constructors, circumstances)).map_err(|e| e.to_string())?;
-        let request =
-            Request::new(uid, self.action.clone(), policy, context, None).map_err(|e| e.to_string())?;
-        let entities = Entities::from_entities([entity], None).map_err(|e| e.to_string())?;
+        let uid = EntityUID::from_components(self.run.clone(), Eid::new(principal.subject()), None);
+        let policy = EntityUID::from_components(self.policy.clone(), Eid::new(circumstances.policy), None);
+        let request = Request::new(
+            (uid.clone(), None),
+            (self.action.clone(), None),
+            (policy, None),
+            self.context(circumstances)?,
+            None::<&RequestSchemaAllPass>,
+            Extensions::all_available(),
+        )
+        .map_err(|e| e.to_string())?;
+        let entities = Entities::from_entities(
+            [entity(uid, run)],
+            None::<&NoEntitiesSchema>,
+            // A run has no parents, so there is no hierarchy to compute.
+            TCComputation::AssumeAlreadyComputed,
+            Extensions::all_available(),
+        )
+        .map_err(|e| e.to_string())?;
         Ok(Question { request, entities })
     }
 
-    /// The rules of `set` that hold. In a set of forbids alone, or of permits alone, these are all of them.
-    pub(super) fn ask(&self, set: &PolicySet, question: &Question) -> Answer {
-        let response = self.authorizer.is_authorized(&question.request, set, &question.entities);
-        let diagnostics = response.diagnostics();
-        Answer {
-            rules: diagnostics.reason().map(|id| AsRef::<str>::as_ref(id).to_owned()).collect(),
-            errors: diagnostics
-                .errors()
-                .map(|AuthorizationError::PolicyEvaluationError(error)| error.policy_id().to_string())
-                .collect(),
-        }
+    fn context(&self, c: &Circumstances<'_>) -> Result<Context, String> {
+        let now = call(&self.datetime, &c.now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string())?;
+        // A mapped address (RFC 4291, section 2.5.5.2) is the IPv4 address that it carries.
+        let source = c.source_ip.map(|ip| call(&self.ip, &ip.to_canonical().to_string())).transpose()?;
+        let pairs = [
+            ("now", now),
+            ("local_minute", c.wall.minute.into()),
+            ("weekday", c.wall.weekday.as_str().into()),
+            ("yesterday", c.wall.yesterday.as_str().into()),
+            ("provider", c.provider.into()),
+            ("resource", c.resource.into()),
+            ("approved", c.approved.into()),
+            ("ttl_seconds", seconds_up(c.ttl).into()),
+        ];
+        let source = source.map(|ip| ("source_ip", ip));
+        let pairs = pairs.into_iter().chain(source).map(|(name, value)| (name.into(), value));
+        Ok(Context::Value(Arc::new(pairs.collect())))
     }
 }
 
-fn attributes(run: &Run) -> HashMap<String, Value> {
+/// The value that one of Cedar's constructors makes of `text`.
+fn call(constructor: &Name, text: &str) -> Result<Value, String> {
+    let call = RestrictedExpr::call_extension_fn(constructor.clone(), [RestrictedExpr::val(text)]);
+    let evaluator = RestrictedEvaluator::new(Extensions::all_available());
+    evaluator.interpret(call.as_borrowed()).map_err(|e| e.to_string())
+}
+
+fn entity(uid: EntityUID, run: &Run) -> Entity {
     let Run {
         issuer,
         dag_id,
@@ -179,44 +231,27 @@ fn attributes(run: &Run) -> HashMap<String, Value> {
         tags,
         attestation,
     } = run;
-    let text = |text: &str| Value::new_string(text.to_owned());
-    let optional = [
-        ("run_type", run_type.as_ref().map(|v| text(v.as_str()))),
-        ("triggered_by", triggered_by.as_ref().map(|v| text(v.as_str()))),
-        ("triggering_user", triggering_user.as_deref().map(text)),
-        ("team", team.as_ref().map(|v| text(v.as_str()))),
-        ("bundle", bundle.as_ref().map(|v| text(v.as_str()))),
-        ("map_index", map_index.map(|v| Value::new_long(v.into()))),
-    ];
     let required = [
-        ("issuer", text(issuer.as_str())),
-        ("dag_id", text(dag_id.as_str())),
-        ("run_id", text(run_id.as_str())),
-        ("task_id", text(task_id.as_str())),
-        ("try_number", Value::new_long((*try_number).into())),
-        ("tags", Value::new_set(tags.iter().map(|tag| text(tag)))),
-        ("attestation", text(attestation.as_str())),
+        ("issuer", issuer.as_str().into()),
+        ("dag_id", dag_id.as_str().into()),
+        ("run_id", run_id.as_str().into()),
+        ("task_id", task_id.as_str().into()),
+        ("try_number", i64::from(*try_number).into()),
+        ("tags", Value::set(tags.iter().map(|tag| Value::from(tag.as_str())), None)),
+        ("attestation", attestation.as_str().into()),
+    ];
+    let optional = [
+        ("run_type", run_type.as_ref().map(|v| v.as_str().into())),
+        ("triggered_by", triggered_by.as_ref().map(|v| v.as_str().into())),
+        ("triggering_user", triggering_user.as_deref().map(Value::from)),
+        ("team", team.as_ref().map(|v| v.as_str().into())),
+        ("bundle", bundle.as_ref().map(|v| v.as_str().into())),
+        ("map_index", map_index.map(|v| i64::from(v).into())),
     ];
     let present = optional.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    required.into_iter().chain(present).map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-fn context(constructors: &Constructors, c: &Circumstances<'_>) -> Vec<(String, Value)> {
-    let text = |text: &str| Value::new_string(text.to_owned());
-    let pair = |name: &str, value| (name.to_owned(), value);
-    let mut pairs = vec![
-        pair("now", constructors.datetime(c.now)),
-        pair("local_minute", Value::new_long(c.wall.minute)),
-        pair("weekday", text(c.wall.weekday.as_str())),
-        pair("yesterday", text(c.wall.yesterday.as_str())),
-        pair("provider", text(c.provider)),
-        pair("resource", text(c.resource)),
-        pair("approved", Value::new_bool(c.approved)),
-        pair("ttl_seconds", Value::new_long(seconds_up(c.ttl))),
-    ];
-    // A mapped address (RFC 4291, section 2.5.5.2) is the IPv4 address that it carries.
-    pairs.extend(c.source_ip.map(|ip| pair("source_ip", constructors.ip(ip.to_canonical()))));
-    pairs
+    let attributes = required.into_iter().chain(present);
+    let attributes = attributes.map(|(name, value)| (name.into(), PartialValue::Value(value)));
+    Entity::new_with_attr_partial_value(uid, attributes, HashSet::new(), HashSet::new(), [])
 }
 
 /// Whole seconds, rounded up: a ceiling must not be passed by a fraction.
@@ -224,108 +259,20 @@ fn seconds_up(ttl: SignedDuration) -> i64 {
     ttl.as_secs().saturating_add(i64::from(ttl.subsec_nanos() > 0))
 }
 
-/// Short constructors for Cedar's typed syntax tree. Text only ever becomes a literal, never syntax.
-pub(super) mod tree {
-    use super::{Arc, pst};
-    use pst::{BinaryOp, Expr, Literal, PatternElem, PstConstructionError, UnaryOp, Var};
-
-    pub(in crate::policy) type Tree = Arc<Expr>;
-
-    pub(in crate::policy) fn principal(attr: &str) -> Tree {
-        get(Var::Principal, attr)
-    }
-
-    pub(in crate::policy) fn context(attr: &str) -> Tree {
-        get(Var::Context, attr)
-    }
-
-    fn get(var: Var, attr: &str) -> Tree {
-        Arc::new(Expr::GetAttr { expr: Arc::new(Expr::Var(var)), attr: attr.into() })
-    }
-
-    pub(in crate::policy) fn principal_has(attr: &str) -> Tree {
-        has(Var::Principal, attr)
-    }
-
-    pub(in crate::policy) fn context_has(attr: &str) -> Tree {
-        has(Var::Context, attr)
-    }
-
-    fn has(var: Var, attr: &str) -> Tree {
-        Arc::new(Expr::HasAttr { expr: Arc::new(Expr::Var(var)), attrs: pst::NonEmpty::new(attr.into()) })
-    }
-
-    pub(in crate::policy) fn text(text: &str) -> Tree {
-        Arc::new(Expr::Literal(Literal::String(text.into())))
-    }
-
-    pub(in crate::policy) fn set(texts: &[&str]) -> Tree {
-        Arc::new(Expr::Set(texts.iter().map(|member| text(member)).collect()))
-    }
-
-    pub(in crate::policy) fn long(number: i64) -> Tree {
-        Arc::new(Expr::Literal(Literal::Long(number)))
-    }
-
-    pub(in crate::policy) fn boolean(value: bool) -> Tree {
-        Arc::new(Expr::Literal(Literal::Bool(value)))
-    }
-
-    pub(in crate::policy) fn ip(network: &str) -> Tree {
-        Arc::new(Expr::UnaryOp { op: UnaryOp::Ip, expr: text(network) })
-    }
-
-    pub(in crate::policy) fn binary(left: Tree, op: BinaryOp, right: Tree) -> Tree {
-        Arc::new(Expr::BinaryOp { op, left, right })
-    }
-
-    /// `value like pattern`, where `*` is the wildcard and everything else is itself.
-    pub(in crate::policy) fn like(value: Tree, pattern: &str) -> Tree {
-        let elem = |c| {
-            if c == '*' { PatternElem::Wildcard } else { PatternElem::Char(c) }
-        };
-        Arc::new(Expr::Like { expr: value, pattern: pattern.chars().map(elem).collect() })
-    }
-
-    pub(in crate::policy) fn if_else(cond: Tree, then: Tree, other: Tree) -> Tree {
-        Arc::new(Expr::IfThenElse { cond, then_expr: then, else_expr: other })
-    }
-
-    pub(in crate::policy) fn and(all: Vec<Tree>) -> Tree {
-        fold(all, BinaryOp::And, true)
-    }
-
-    pub(in crate::policy) fn or(any: Vec<Tree>) -> Tree {
-        fold(any, BinaryOp::Or, false)
-    }
-
-    /// A balanced tree, so that a long list does not become a deep one.
-    fn fold(mut terms: Vec<Tree>, op: BinaryOp, empty: bool) -> Tree {
-        if terms.len() <= 1 {
-            return terms.pop().unwrap_or_else(|| boolean(empty));
-        }
-        let right = terms.split_off(terms.len() / 2);
-        binary(fold(terms, op, empty), op, fold(right, op, empty))
-    }
-
-    /// An entity, for the scope of a rule.
-    pub(in crate::policy) fn entity(ty: &str, id: &str) -> Result<pst::EntityUID, PstConstructionError> {
-        Ok(pst::EntityUID { ty: entity_type(ty)?, eid: id.into() })
-    }
-
-    /// An entity type, for the scope of a rule.
-    pub(in crate::policy) fn entity_type(name: &str) -> Result<pst::EntityType, PstConstructionError> {
-        Ok(pst::EntityType::from_name(pst::Name::unqualified(name)?))
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
+    use cedar_policy_core::validator::{CoreSchema, ValidatorSchema};
+
     use super::*;
     use crate::policy::{Ask, Policy};
 
+    /// The schema, as Cedar checks requests and entities against it.
+    pub(in crate::policy) fn schema() -> ValidatorSchema {
+        ValidatorSchema::from_cedarschema_str(SCHEMA, Extensions::all_available()).unwrap().0
+    }
+
     /// That the request which `policy` puts to Cedar for `ask` is one that `schema` describes.
-    pub(in crate::policy) fn conforms(policy: &Policy, ask: &Ask<'_>, schema: &Schema) {
+    pub(in crate::policy) fn conforms(policy: &Policy, ask: &Ask<'_>, schema: &ValidatorSchema) {
         let engine = policy.engine;
         let circumstances = Circumstances {
             policy: policy.name().as_str(),
@@ -338,12 +285,23 @@ pub(super) mod tests {
             approved: ask.approved,
         };
         let run = ask.principal.as_run().unwrap();
-        let uid =
-            EntityUid::from_type_name_and_id(engine.run.clone(), EntityId::new(ask.principal.subject()));
-        let resource = EntityUid::from_type_name_and_id(engine.policy.clone(), EntityId::new("p"));
-        let context = Context::from_pairs(context(&engine.constructors, &circumstances)).unwrap();
-        Request::new(uid.clone(), engine.action.clone(), resource, context, Some(schema)).unwrap();
-        let entity = Entity::new(uid, attributes(run), HashSet::new()).unwrap();
-        Entities::from_entities([entity], Some(schema)).unwrap();
+        let Question { request, entities } = engine.question(ask.principal, run, &circumstances).unwrap();
+        let uid = |entry: &cedar_policy_core::ast::EntityUIDEntry| (entry.uid().unwrap().clone(), None);
+        Request::new(
+            uid(request.principal()),
+            uid(request.action()),
+            uid(request.resource()),
+            request.context().unwrap().clone(),
+            Some(schema),
+            Extensions::all_available(),
+        )
+        .unwrap();
+        Entities::from_entities(
+            entities.iter().cloned(),
+            Some(&CoreSchema::new(schema)),
+            TCComputation::ComputeNow,
+            Extensions::all_available(),
+        )
+        .unwrap();
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use cedar_policy::ffi::DetailedError;
-use cedar_policy::{Effect, Policy as CedarPolicy, PolicyId, PolicySet};
+use cedar_policy::{Effect, Policy as CedarPolicy, PolicySet};
 
-use super::engine::{Answer, Engine, Question, SCHEMA, engine};
+use super::engine::{Answer, Engine, Question, RuleSet, SCHEMA, engine};
 use super::problem::{Position, Problem, Problems};
 use super::yaml::MAX_BYTES;
 use crate::decision::{Clause, Reason};
@@ -18,7 +18,7 @@ const MAX_TEXT: usize = 500;
 /// Compiled guardrails. They apply to every policy.
 #[derive(Debug, Default)]
 pub struct Guardrails {
-    rules: PolicySet,
+    rules: RuleSet,
     texts: BTreeMap<String, Text>,
 }
 
@@ -69,11 +69,8 @@ impl Guardrails {
         self.texts.keys().map(String::as_str)
     }
 
-    pub(super) fn ask(&self, engine: &Engine, question: &Question) -> Answer {
-        if self.texts.is_empty() {
-            return Answer::default();
-        }
-        engine.ask(&self.rules, question)
+    pub(super) fn ask(&self, question: &Question) -> Answer {
+        question.ask(&self.rules)
     }
 
     pub(super) fn reason(&self, id: &str) -> Reason {
@@ -160,9 +157,7 @@ impl Guardrails {
                 problems,
             );
         }
-        if let Err(error) = self.rules.add(rule.new_id(PolicyId::new(id))) {
-            return source.fault(at, &format!("cannot be added: {error}"), "choose another @id", problems);
-        }
+        self.rules.push(id, rule);
         self.texts.insert(id.to_owned(), text);
     }
 }

@@ -32,6 +32,7 @@ mod read;
 mod rules;
 mod schema;
 mod time;
+mod tree;
 mod words;
 mod yaml;
 
@@ -121,28 +122,29 @@ impl Policy {
         let node = yaml::parse(source, problems)?;
         let document = read::document(&node, targets, problems)?;
         let canonical = problems.keep(node.at, read::canonical(&node))?;
-        match (engine::engine(), rules::compile(&document)) {
-            (Ok(engine), Ok(rules)) => {
-                for fault in rules.faults(engine) {
+        match Self::build(source, document, Digest::of(&canonical)) {
+            Ok((policy, faults)) => {
+                for fault in faults {
                     problems.add(
                         Position::START,
                         format!("Cedar refuses the policy: {fault}"),
                         "report this",
                     );
                 }
-                let digest = Digest::of(&canonical);
-                let rules = Mutex::new(Arc::downgrade(&Arc::new(rules)));
-                Some(Self { engine, document, rules, digest, source: source.into() })
+                Some(policy)
             }
-            (Err(fault), _) => {
-                problems.add(Position::START, format!("Cedar does not start: {fault}"), "report this");
-                None
-            }
-            (_, Err(fault)) => {
+            Err(fault) => {
                 problems.add(Position::START, format!("Cedar refuses the policy: {fault}"), "report this");
                 None
             }
         }
+    }
+
+    /// The policy, and what strict validation says against it.
+    fn build(source: &str, document: Document, digest: Digest) -> Result<(Self, Vec<String>), String> {
+        let engine = engine::engine()?;
+        let faults = rules::faults(&document, engine)?;
+        Ok((Self { engine, document, rules: Mutex::default(), digest, source: source.into() }, faults))
     }
 
     /// The policy's name.
@@ -194,7 +196,7 @@ impl Policy {
     /// The rules as Cedar text, each under a comment with its id. For reading: what decides is the tree that
     /// this text is printed from.
     pub fn cedar(&self) -> String {
-        self.rules().map_or_else(|fault| format!("// {fault}\n"), |rules| rules.to_text())
+        rules::to_text(&self.document).unwrap_or_else(|fault| format!("// {fault}\n"))
     }
 
     /// Keeps the rules in memory for as long as the answer is held; none if Cedar refuses them.

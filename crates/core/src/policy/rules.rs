@@ -2,19 +2,18 @@
 
 use cedar_policy::pst::error_body::ContainsSlotError;
 use cedar_policy::pst::{
-    ActionConstraint, BinaryOp, Clause as Condition, Effect, EntityOrSlot, Policy as CedarPolicy,
-    PrincipalConstraint, PstConstructionError, ResourceConstraint, Template,
+    BinaryOp, Clause as Condition, Effect, Policy as CedarPolicy, PstConstructionError, Template,
 };
 use cedar_policy::{Policy, PolicySet};
 
 use super::document::{Document, RequiredFor, RequiredRuns, When, Where, Who};
-use super::engine::tree::{
-    self, Tree, and, binary, boolean, context, context_has, if_else, ip, like, long, or, principal,
-    principal_has, set, text,
-};
-use super::engine::{ACTION, Engine, ISSUE, POLICY, RUN};
+use super::engine::{Engine, RuleSet, engine};
 use super::glob::Glob;
 use super::time::Hours;
+use super::tree::{
+    Scope, Tree, and, binary, boolean, context, context_has, if_else, ip, like, long, or, principal,
+    principal_has, set, text,
+};
 use crate::decision::Clause;
 
 /// One rule of a compiled policy.
@@ -67,60 +66,53 @@ impl Rule {
 #[derive(Debug)]
 pub(super) struct Rules {
     /// The one permit.
-    pub(super) who: PolicySet,
+    pub(super) who: RuleSet,
     /// Every forbid.
-    pub(super) forbids: PolicySet,
+    pub(super) forbids: RuleSet,
 }
 
 /// Compiles a document.
 pub(super) fn compile(document: &Document) -> Result<Rules, String> {
-    let mut rules = templates(document).map_err(|e| e.to_string())?.into_iter();
-    let set = |templates: Vec<Template>| {
-        let policies = templates.into_iter().map(to_policy).collect::<Result<Vec<_>, _>>()?;
-        PolicySet::from_policies(policies).map_err(|e| e.to_string())
-    };
-    let who = set(rules.by_ref().take(1).collect())?;
-    Ok(Rules { who, forbids: set(rules.collect())? })
+    let rules = policies(document)?;
+    let (who, forbids) = rules.split_at(1);
+    Ok(Rules { who: who.iter().collect(), forbids: forbids.iter().collect() })
+}
+
+/// The rules as Cedar's policies, the permit first.
+pub(super) fn policies(document: &Document) -> Result<Vec<Policy>, String> {
+    let scope = &engine()?.scope;
+    let templates = templates(document, scope).map_err(|e| e.to_string())?;
+    templates.into_iter().map(to_policy).collect()
 }
 
 fn to_policy(template: Template) -> Result<Policy, String> {
     let rule = template.try_into().map_err(|e: ContainsSlotError| e.to_string())?;
-    let policy = Policy::from_pst(CedarPolicy::Static(rule)).map_err(|e| e.to_string())?;
-    // Keeps what is evaluated and drops the syntax tree beside it, a quarter of a compiled policy's memory.
-    Ok(Policy::from(policy.as_ref().clone()))
+    Policy::from_pst(CedarPolicy::Static(rule)).map_err(|e| e.to_string())
 }
 
 /// The rules as syntax trees, the permit first.
-pub(super) fn templates(document: &Document) -> Result<Vec<Template>, PstConstructionError> {
+fn templates(document: &Document, scope: &Scope) -> Result<Vec<Template>, PstConstructionError> {
     let name = document.name.as_str();
-    let mut rules = vec![rule(name, Rule::Who, Condition::When(who(&document.who)))?];
-    let mut forbid_unless =
-        |which, condition| rule(name, which, Condition::Unless(condition)).map(|r| rules.push(r));
-    forbid_unless(Rule::Attestation, attestation(&document.who))?;
+    let permit = scope.rule(&Rule::Who.id(name), Effect::Permit, name);
+    let mut rules = vec![permit.try_with_clauses([Condition::When(who(&document.who))])?];
+    let mut forbid = |rule: Rule, condition| {
+        let forbid = scope.rule(&rule.id(name), Effect::Forbid, name);
+        forbid.try_with_clauses([condition]).map(|rule| rules.push(rule))
+    };
+    forbid(Rule::Attestation, Condition::Unless(attestation(&document.who)))?;
     if let Some(r#where) = &document.r#where {
-        forbid_unless(Rule::Where, networks(r#where))?;
+        forbid(Rule::Where, Condition::Unless(networks(r#where)))?;
     }
     if let Some(open) = open(&document.when) {
-        forbid_unless(Rule::When, open)?;
+        forbid(Rule::When, Condition::Unless(open))?;
     }
-    forbid_unless(Rule::MaxTtl, lifetime(&document.when))?;
+    forbid(Rule::MaxTtl, Condition::Unless(lifetime(&document.when)))?;
     if let Some(approval) = &document.approval {
         let mut needed = required(&approval.required_for);
         needed.push(binary(context("approved"), BinaryOp::Eq, boolean(false)));
-        rules.push(rule(name, Rule::Approval, Condition::When(and(needed)))?);
+        forbid(Rule::Approval, Condition::When(and(needed)))?;
     }
     Ok(rules)
-}
-
-fn rule(name: &str, rule: Rule, condition: Condition) -> Result<Template, PstConstructionError> {
-    Template::new(
-        rule.id(name).as_str(),
-        if rule == Rule::Who { Effect::Permit } else { Effect::Forbid },
-        PrincipalConstraint::Is(tree::entity_type(RUN)?),
-        ActionConstraint::Eq(tree::entity(ACTION, ISSUE)?),
-        ResourceConstraint::Eq(EntityOrSlot::Entity(tree::entity(POLICY, name)?)),
-    )
-    .try_with_clauses([condition])
 }
 
 fn who(who: &Who) -> Tree {
@@ -225,19 +217,17 @@ fn exactly(value: Tree, texts: &[&str]) -> Tree {
     }
 }
 
-impl Rules {
-    /// What Cedar's strict validation says against the rules.
-    pub(super) fn faults(&self, engine: &Engine) -> Vec<String> {
-        let found = [&self.who, &self.forbids].map(|set| engine.faults(set));
-        found.into_iter().flatten().map(|fault| fault.message).collect()
-    }
+/// What Cedar's strict validation says against a document's rules.
+pub(super) fn faults(document: &Document, engine: &Engine) -> Result<Vec<String>, String> {
+    let set = PolicySet::from_policies(policies(document)?).map_err(|e| e.to_string())?;
+    Ok(engine.faults(&set).into_iter().map(|fault| fault.message).collect())
+}
 
-    /// The rules as Cedar text.
-    pub(super) fn to_text(&self) -> String {
-        let rules = self.who.policies().chain(self.forbids.policies());
-        let texts = rules.map(|rule| format!("// {}\n{}", rule.id(), rule.to_cedar().unwrap_or_default()));
-        let text = texts.collect::<Vec<_>>().join("\n");
-        let config = cedar_policy_formatter::Config { line_width: 100, indent_width: 2 };
-        cedar_policy_formatter::policies_str_to_pretty(&text, &config).unwrap_or(text)
-    }
+/// A document's rules as Cedar text.
+pub(super) fn to_text(document: &Document) -> Result<String, String> {
+    let rules = policies(document)?;
+    let texts = rules.iter().map(|rule| format!("// {}\n{}", rule.id(), rule.to_cedar().unwrap_or_default()));
+    let text = texts.collect::<Vec<_>>().join("\n");
+    let config = cedar_policy_formatter::Config { line_width: 100, indent_width: 2 };
+    Ok(cedar_policy_formatter::policies_str_to_pretty(&text, &config).unwrap_or(text))
 }

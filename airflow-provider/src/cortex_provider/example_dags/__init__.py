@@ -1,0 +1,1 @@
+"""Short DAGs that show what Cortex changes: a connection id, and nothing else."""

@@ -1,0 +1,1 @@
+"""How credentials outlive their leases in long tasks, without user code: while the task runs, and no longer."""
