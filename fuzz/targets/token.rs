@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use cortex_core::clock::ManualClock;
 use cortex_core::jwt::SigningKey;
 use cortex_fuzz::text;
-use cortex_identity::{Identity, IssuerConfig, Kind};
+use cortex_identity::{Identity, IssuerConfig, Kind, Trust};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
@@ -45,7 +45,8 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let clock = ManualClock::new(Timestamp::from_second(NOW).expect("a time"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let identity = runtime.block_on(async {
-        Identity::new(&issuers, None, Arc::new(clock), reqwest::Client::builder()).expect("sound issuers")
+        let trust = Trust { issuers: &issuers, ..Trust::default() };
+        Identity::new(trust, None, Arc::new(clock), reqwest::Client::builder).expect("sound issuers")
     });
     let world = World { runtime, identity, key };
     for seed in [RUN, PERSON] {

@@ -9,6 +9,7 @@
 
 mod airflow;
 mod attacks;
+mod attestation;
 mod bench;
 mod command_line;
 mod counterparts;

@@ -2,9 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use cortex_sandbox::{Cloud, Fault, FaultMode, RunClaims};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cortex_cli::world::{AUDIENCE, CLAIMANT};
+use cortex_core::Clock as _;
+use cortex_core::clock::SystemClock;
+use cortex_sandbox::{Cloud, Fault, FaultMode, RunClaims, TaskInstance};
 use cortex_tests::served::Served;
-use cortex_tests::world::{Answer, answer, first_run};
+use cortex_tests::world::{Answer, answer, first_run, pod};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -99,6 +104,7 @@ async fn everything(canaries: &mut Canaries<'_>) {
     ];
     canaries.send(http.post(canaries.url("/v1/token")).form(&form)).await;
     approved(canaries, &http).await;
+    witnessed(canaries, &http).await;
     for (index, mode) in [
         FaultMode::Down,
         FaultMode::Reset,
@@ -132,6 +138,31 @@ async fn approved(canaries: &mut Canaries<'_>, http: &reqwest::Client) {
     for path in ["/v1/issuances", "/v1/grants", "/v1/policies"] {
         let listed = canaries.send(http.get(canaries.url(path)).bearer_auth(&auditor)).await;
         assert_eq!(listed.status, StatusCode::OK);
+    }
+}
+
+/// A claim and a pod, for which Cortex shows its own credentials to an Airflow and a cluster.
+async fn witnessed(canaries: &mut Canaries<'_>, http: &reqwest::Client) {
+    let sandbox = &canaries.served.sandbox;
+    canaries.keep(sandbox.kubernetes_token().to_owned());
+    let credentials = sandbox.airflow_credentials();
+    canaries.keep(STANDARD.encode(&credentials));
+    canaries.keep(credentials.split_once(':').unwrap().1.to_owned());
+    let run = first_run("claimed");
+    let start_date = Some(SystemClock.now());
+    let running = Some("running".to_owned());
+    sandbox.put_task(TaskInstance { run: run.clone(), state: running, start_date });
+    let service = canaries.keep(sandbox.service_token(CLAIMANT).unwrap());
+    let claim = json!({
+        "dag_id": run.dag_id, "run_id": run.run_id, "task_id": run.task_id, "try_number": run.try_number,
+    });
+    let pod = pod("u1");
+    sandbox.start_pod(pod.clone());
+    let token = canaries.keep(sandbox.pod_token(&pod, AUDIENCE, 600).unwrap());
+    for (bearer, run) in [(service, claim), (token, Value::Null)] {
+        let ask = http.post(canaries.url("/v1/credentials")).bearer_auth(bearer);
+        let denied = canaries.send(ask.json(&json!({"policy": "first-steps", "run": run}))).await;
+        assert_eq!(denied.body["error"], "invalid_target", "confirmed, then denied: {:?}", denied.body);
     }
 }
 

@@ -46,10 +46,9 @@ impl Served {
             Sandbox::start(SandboxConfig::demo(url.clone(), Arc::new(SystemClock))).await.expect("clouds");
         let database_url = database().await;
         let folder = tempfile::Builder::new().prefix("cortex-served-").tempdir().expect("a folder");
-        let mut config = configure(&sandbox, &database_url);
+        let mut config = configure(&sandbox, &database_url, folder.path()).expect("a configuration");
         config.server.listen = address;
         config.server.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
-        config.keys.encryption_key_file = folder.path().join("cortex.key");
         // The database comes from the environment, as in production.
         config.database.url = None;
         adjust(&mut config);

@@ -8,7 +8,7 @@ use cortex_cli::world::{Plan, World};
 use cortex_core::Clock;
 use cortex_core::clock::{ManualClock, SystemClock};
 use cortex_devdb::{DevDb, Options};
-use cortex_sandbox::RunClaims;
+use cortex_sandbox::{Pod, RunClaims};
 use cortex_server::config::DatabaseConfig;
 use cortex_server::{Config, store};
 use jiff::{SignedDuration, Timestamp};
@@ -225,4 +225,23 @@ pub fn finance_run(run_id: &str) -> RunClaims {
 /// The scheduled run that `first-steps` names: four targets.
 pub fn first_run(run_id: &str) -> RunClaims {
     RunClaims::scheduled("hello_cortex", run_id, "publish_mart")
+}
+
+/// The pod in which the executor runs a try, as it annotates it.
+pub fn pod(uid: &str) -> Pod {
+    let annotations = [
+        ("dag_id", "hello_cortex"),
+        ("run_id", "scheduled__2026-11-23T00:00:00+00:00"),
+        ("task_id", "publish_mart"),
+        ("try_number", "2"),
+    ];
+    Pod {
+        namespace: "airflow".into(),
+        name: "hello-cortex-publish-mart-x1".into(),
+        uid: uid.into(),
+        service_account: "airflow-worker".into(),
+        phase: "Running".into(),
+        deleting: false,
+        annotations: annotations.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+    }
 }

@@ -2,13 +2,13 @@
 //! trusts them. What `cortex dev`, `cortex demo` and the tests run in.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cortex_core::clock::SystemClock;
 use cortex_core::{Clock, IssuerName};
 use cortex_devdb::{DevDb, Options};
-use cortex_identity::{IssuerConfig, Kind};
+use cortex_identity::{AirflowConfig, Claimant, ClusterConfig, IssuerConfig, Kind};
 use cortex_sandbox::{RunClaims, Sandbox, SandboxConfig};
 use cortex_server::config::{DatabaseConfig, RolesConfig};
 use cortex_server::random::{Random, SystemRandom};
@@ -27,6 +27,12 @@ pub const AUDIENCE: &str = "cortex";
 pub const RUNS: &str = "prod";
 /// The name under which it vouches for people.
 pub const PEOPLE: &str = "staff";
+/// The name under which it vouches for services.
+pub const SERVICES: &str = "services";
+/// The service that may claim the runs of the sandbox's Airflow.
+pub const CLAIMANT: &str = "airflow-workers";
+/// The service account that tasks run as in the sandbox's cluster.
+pub const WORKERS: &str = "airflow/airflow-worker";
 
 /// What to build.
 pub struct Plan {
@@ -97,8 +103,7 @@ impl World {
         })?;
         let url = format!("http://{}", listener.local_addr()?);
         let sandbox = Sandbox::start(SandboxConfig::demo(url, Arc::clone(&plan.clock))).await?;
-        let mut config = configure(&sandbox, &database_url);
-        config.keys.encryption_key_file = folder.path().join("cortex.key");
+        let mut config = configure(&sandbox, &database_url, folder.path())?;
         config.server.trusted_proxies = plan.trusted_proxies;
         (plan.adjust)(&mut config);
         store::migrate(&config.database).await?;
@@ -124,18 +129,13 @@ impl World {
     }
 }
 
-/// The configuration of a Cortex that trusts `sandbox` and mints in its clouds.
-pub fn configure(sandbox: &Sandbox, database_url: &str) -> Config {
+/// The configuration of a Cortex that trusts `sandbox` and mints in its clouds. Its keys and credentials are kept in
+/// files in `folder`.
+pub fn configure(sandbox: &Sandbox, database_url: &str, folder: &Path) -> Result<Config, Error> {
     let mut config = Config::default();
     config.database.url = Some(database_url.to_owned());
-    config.issuers =
-        [(RUNS, sandbox.issuer_url().to_owned(), Kind::Run), (PEOPLE, sandbox.people_url(), Kind::Person)]
-            .into_iter()
-            .filter_map(|(name, iss, kind)| {
-                let name: IssuerName = name.parse().ok()?;
-                Some(IssuerConfig::new(name, iss, kind, AUDIENCE))
-            })
-            .collect();
+    config.keys.encryption_key_file = folder.join("cortex.key");
+    trust(&mut config, sandbox, folder)?;
     let group = |name: &str| std::iter::once(format!("{PEOPLE}/{name}")).collect();
     config.roles = RolesConfig {
         admin: group("cortex-admins"),
@@ -152,7 +152,30 @@ pub fn configure(sandbox: &Sandbox, database_url: &str) -> Config {
         Some("projects/1234567890/locations/global/workloadIdentityPools/cortex/providers/cortex".to_owned());
     providers.bigquery.token_endpoint = Some(format!("{}/v1/token", sandbox.google_url()));
     providers.bigquery.iam_credentials_endpoint = Some(sandbox.google_url().to_owned());
-    config
+    Ok(config)
+}
+
+/// Trusts the development issuer, and the Airflow and the cluster of the sandbox. All three vouch for the runs of
+/// the same Airflow, each in its own way.
+fn trust(config: &mut Config, sandbox: &Sandbox, folder: &Path) -> Result<(), Error> {
+    let name = |name: &str| name.parse::<IssuerName>().map_err(|e| Error::Said(e.to_string()));
+    let (password_file, token_file) = (folder.join("airflow.password"), folder.join("kubernetes.token"));
+    std::fs::write(&password_file, sandbox.airflow_credentials())?;
+    std::fs::write(&token_file, sandbox.kubernetes_token())?;
+    config.issuers = vec![
+        IssuerConfig::new(name(RUNS)?, sandbox.issuer_url(), Kind::Run, AUDIENCE),
+        IssuerConfig::new(name(PEOPLE)?, sandbox.people_url(), Kind::Person, AUDIENCE),
+        IssuerConfig::new(name(SERVICES)?, sandbox.services_url(), Kind::Service, AUDIENCE),
+    ];
+    let claimant = Claimant { issuer: name(SERVICES)?, subject: CLAIMANT.to_owned() };
+    config.airflows = vec![AirflowConfig {
+        password_file: Some(password_file),
+        ..AirflowConfig::new(name(RUNS)?, sandbox.airflow_url(), vec![claimant])
+    }];
+    let iss = sandbox.kubernetes_issuer();
+    let cluster = ClusterConfig::new(name(RUNS)?, iss, AUDIENCE, sandbox.kubernetes_url(), token_file);
+    config.clusters = vec![ClusterConfig { service_accounts: vec![WORKERS.to_owned()], ..cluster }];
+    Ok(())
 }
 
 async fn apply(config: &DatabaseConfig, policies: Option<&std::path::Path>) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cortex_core::policy::{Guardrails, Policy, run_tests};
-use cortex_identity::IssuerConfig;
+use cortex_identity::{AirflowConfig, ClusterConfig, IssuerConfig};
 use cortex_providers::BuiltIns;
 use cortex_server::Config;
 use serde_json::Value;
@@ -153,18 +153,26 @@ fn what_stands_there_as_a_default_is_the_default() {
     let plain =
         issuers.map(|issuer| IssuerConfig::new(issuer.name, issuer.iss, issuer.kind, issuer.audience));
     default["issuers"] = serde_json::to_value(plain.collect::<Vec<_>>()).unwrap();
+    let airflows = config.airflows.into_iter();
+    let plain = airflows.map(|airflow| AirflowConfig::new(airflow.name, airflow.url, airflow.claimants));
+    default["airflows"] = serde_json::to_value(plain.collect::<Vec<_>>()).unwrap();
+    let clusters = config.clusters.into_iter();
+    let plain =
+        clusters.map(|one| ClusterConfig::new(one.name, one.iss, one.audience, one.url, one.token_file));
+    default["clusters"] = serde_json::to_value(plain.collect::<Vec<_>>()).unwrap();
 
     let schema = printed(&["config", "schema"]);
     let mut descriptions = BTreeMap::new();
     options(&schema, &schema, "", &mut descriptions);
-    let mut issuer = 0;
-    for setting in settings(&text).iter().filter(|setting| !setting.is_example || setting.key == "name") {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let settings = settings(&text);
+    for setting in settings.iter().filter(|setting| !setting.is_example || setting.key == "name") {
         if setting.key == "name" {
-            issuer += 1;
+            *seen.entry(&setting.tables[0]).or_default() += 1;
             continue;
         }
         let path = setting.tables.iter().chain([&setting.key]).fold(String::new(), |path, key| {
-            let index = if key == "issuers" { format!("/{}", issuer - 1) } else { String::new() };
+            let index = seen.get(key.as_str()).map_or_else(String::new, |seen| format!("/{}", seen - 1));
             format!("{path}/{key}{index}")
         });
         match default.pointer(&path) {
@@ -178,7 +186,8 @@ fn what_stands_there_as_a_default_is_the_default() {
             default => assert_eq!(written.pointer(&path), default, "{path}"),
         }
     }
-    assert_eq!(issuer, 3, "one issuer of each kind");
+    let expected = [("airflows", 2), ("clusters", 1), ("issuers", 3)];
+    assert_eq!(seen, expected.into(), "one issuer of each kind, one Airflow for each credential");
 }
 
 #[test]

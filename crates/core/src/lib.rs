@@ -19,4 +19,4 @@ pub use clock::Clock;
 pub use credential::{Body, Lease, Minted, Secret};
 pub use decision::{Clause, Decision, Reason};
 pub use ids::{DecisionId, Digest, GrantId, IssuanceId, IssuerName, PolicyName, RecordId};
-pub use principal::{Attestation, Person, Principal, Run, Service};
+pub use principal::{Attestation, ClaimedRun, Person, Principal, Run, Service};

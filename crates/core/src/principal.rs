@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use base64::Engine as _;
@@ -128,6 +129,23 @@ pub struct Run {
     pub tags: BTreeSet<String>,
     /// How the identity was proven.
     pub attestation: Attestation,
+}
+
+/// The try of a task that a service says it acts for. It is a claim and proves nothing until an Airflow was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimedRun {
+    /// The DAG.
+    pub dag_id: Ident,
+    /// The DAG run.
+    pub run_id: Ident,
+    /// The task, with its task groups.
+    pub task_id: Ident,
+    /// The index of a mapped task instance; none for an unmapped one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub map_index: Option<u32>,
+    /// Which attempt, from 1.
+    pub try_number: NonZeroU32,
 }
 
 /// A person, known by issuer and subject; the e-mail address is for reading only.

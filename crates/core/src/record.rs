@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::credential::Lease;
 use crate::decision::Reason;
 use crate::ids::{DecisionId, Digest, GrantId, IssuanceId, PolicyName, RecordId};
-use crate::principal::Principal;
+use crate::principal::{ClaimedRun, Principal};
 
 /// The largest leaf, in bytes: C2SP tile bundles carry a 16-bit length.
 pub const LEAF_MAX: usize = 65_535;
@@ -202,6 +202,9 @@ pub struct Caller {
     /// SHA-256 of the token's `jti`, where its issuer is a single-use one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jti_digest: Option<Digest>,
+    /// The service that claimed the run, where the token was not the run's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed_by: Option<String>,
 }
 
 /// What was asked and decided, before a credential exists.
@@ -320,6 +323,12 @@ pub struct Denial {
     /// The provider that was asked for, where it got that far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
+    /// The run that a service claimed, whether it was confirmed or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed_run: Option<ClaimedRun>,
+    /// The service that claimed it, where the claim was confirmed and the run is the principal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed_by: Option<String>,
 }
 
 /// A change of a policy or a guardrail.

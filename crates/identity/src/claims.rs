@@ -38,12 +38,9 @@ pub(crate) struct Lifetime {
 }
 
 impl Lifetime {
-    /// The configured bounds.
-    pub(crate) fn new(config: &IssuerConfig) -> Self {
-        Self {
-            max: SignedDuration::from_secs(config.max_token_lifetime.into()),
-            leeway: SignedDuration::from_secs(config.leeway.into()),
-        }
+    /// The configured bounds, in seconds.
+    pub(crate) fn new(max: u32, leeway: u32) -> Self {
+        Self { max: SignedDuration::from_secs(max.into()), leeway: SignedDuration::from_secs(leeway.into()) }
     }
 
     /// How far the clocks may differ.
@@ -260,7 +257,7 @@ fn string<'a>(value: Option<&'a Value>, path: &(impl ToString + ?Sized)) -> Resu
     }
 }
 
-fn ident(claims: &Payload, path: &ClaimPath) -> Result<Option<Ident>, Refused> {
+pub(crate) fn ident(claims: &Payload, path: &ClaimPath) -> Result<Option<Ident>, Refused> {
     let text = string(at(claims, path)?, path)?;
     text.map(|text| text.parse().map_err(|why: cortex_core::ids::InvalidId| bad_value(path, &why.0)))
         .transpose()
@@ -286,12 +283,12 @@ fn try_number(claims: &Payload, path: &ClaimPath) -> Result<u32, Refused> {
     number.ok_or_else(|| bad_value(path, "tries are counted from 1"))
 }
 
-fn text(claims: &Payload, path: &ClaimPath) -> Result<Option<String>, Refused> {
+pub(crate) fn text(claims: &Payload, path: &ClaimPath) -> Result<Option<String>, Refused> {
     string(at(claims, path)?, path)?.map(|text| checked_text(text, path)).transpose()
 }
 
 /// A string is never taken for a list of one, nor split: `"a,admins"` is no membership.
-fn texts(claims: &Payload, path: &ClaimPath) -> Result<BTreeSet<String>, Refused> {
+pub(crate) fn texts(claims: &Payload, path: &ClaimPath) -> Result<BTreeSet<String>, Refused> {
     let items = match at(claims, path)? {
         None => return Ok(BTreeSet::new()),
         Some(Value::Array(items)) => items,

@@ -28,8 +28,22 @@ impl Endpoint {
         Ok(endpoint)
     }
 
+    /// Reads the URL of an API that the configuration names together with a credential for it. It may be an
+    /// address: that of a cluster often is, and its certificate says so.
+    pub(crate) fn api(text: &str) -> Result<Self, &'static str> {
+        let endpoint = Self::read(text, true)?;
+        if endpoint.url.query().is_some() {
+            return Err("has a query: write the URL without one");
+        }
+        Ok(endpoint)
+    }
+
     /// Reads the URL of a key set.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        Self::read(text, false)
+    }
+
+    fn read(text: &str, addresses: bool) -> Result<Self, &'static str> {
         let url = Url::parse(text).map_err(|_| "is not an absolute URL")?;
         if !url.username().is_empty() || url.password().is_some() || text.contains('@') {
             return Err("has user information: credentials do not belong in a URL");
@@ -37,7 +51,7 @@ impl Endpoint {
         if url.fragment().is_some() {
             return Err("has a fragment: remove it");
         }
-        let loopback = loopback(url.host_str().ok_or("has no host")?)?;
+        let loopback = loopback(url.host_str().ok_or("has no host")?, addresses)?;
         match url.scheme() {
             "https" => {}
             "http" if loopback => {}
@@ -57,6 +71,13 @@ impl Endpoint {
         &self.url
     }
 
+    /// A URL under this one, each segment encoded.
+    pub(crate) fn below<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Option<Url> {
+        let mut url = self.url.clone();
+        url.path_segments_mut().ok()?.pop_if_empty().extend(segments);
+        Some(url)
+    }
+
     /// Where an issuer publishes its metadata (`OpenID` Connect Discovery 1.0, section 4): the well-known path is
     /// appended to the issuer without its trailing slash.
     pub(crate) fn discovery(&self) -> Url {
@@ -67,12 +88,16 @@ impl Endpoint {
     }
 }
 
-fn loopback(host: &str) -> Result<bool, &'static str> {
+fn loopback(host: &str, addresses: bool) -> Result<bool, &'static str> {
     if host.ends_with('.') {
         return Err("has a host that ends with a dot");
     }
     if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-        return if ip.is_loopback() { Ok(true) } else { Err("has an IP address as its host: write a name") };
+        return match ip.is_loopback() {
+            true => Ok(true),
+            false if addresses => Ok(false),
+            false => Err("has an IP address as its host: write a name"),
+        };
     }
     Ok(host == "localhost")
 }
@@ -122,6 +147,27 @@ mod tests {
             "http://localhost.evil.example",
         ] {
             assert!(Endpoint::issuer(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_api_may_have_an_address_but_no_query_and_no_plain_http() {
+        for good in ["https://10.96.0.1", "https://airflow.example.com/prod/", "http://127.0.0.1:8080"] {
+            assert!(Endpoint::api(good).is_ok(), "{good}");
+        }
+        for bad in ["http://10.96.0.1", "https://a.example?x", "https://a:b@a.example", "http://a.example"] {
+            assert!(Endpoint::api(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_segment_stays_one_segment() {
+        for (base, expected) in [
+            ("https://a.example", "https://a.example/api/a%2Fb%3Fc"),
+            ("https://a.example/x/", "https://a.example/x/api/a%2Fb%3Fc"),
+        ] {
+            let url = Endpoint::api(base).unwrap().below(["api", "a/b?c"]).unwrap();
+            assert_eq!(url.as_str(), expected);
         }
     }
 

@@ -4,7 +4,6 @@
 //! set again, once for all who wait, and with a floor between two attempts, so that made-up key ids cost an issuer
 //! nothing. Each issuer has a cache of its own: a slow one does not hold up another.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,33 +15,22 @@ use tokio::sync::Mutex;
 
 use crate::config::{Algorithm, IssuerConfig};
 use crate::endpoint::Endpoint;
+use crate::fetch::{self, FetchError};
 use crate::keys::{BadKeySet, KeySet};
 
 /// Both requests together, discovery and key set, take no longer than this.
 const FETCH_DEADLINE: Duration = Duration::from_secs(5);
-
-/// The largest document that is read, in bytes.
-const MAX_DOCUMENT: usize = 1 << 20;
-
-/// How much of a network error is kept, in bytes.
-const MAX_CAUSE: usize = 300;
 
 /// How often the refresh looks whether a set is due.
 const TICK: Duration = Duration::from_secs(5);
 
 /// Why keys could not be fetched. No part of what was fetched is in it.
 #[derive(Debug, thiserror::Error)]
-enum FetchError {
+enum KeyFetchError {
     #[error("no answer within {} seconds", FETCH_DEADLINE.as_secs())]
     Deadline,
-    #[error("cannot be reached: {0}")]
-    Unreachable(String),
-    #[error("answered HTTP {0}")]
-    Status(u16),
-    #[error("answered with a compressed document")]
-    Compressed,
-    #[error("answered with more than {MAX_DOCUMENT} bytes")]
-    TooLarge,
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     #[error("its discovery document is malformed")]
     Discovery,
     #[error("its discovery document is of another issuer")]
@@ -51,21 +39,6 @@ enum FetchError {
     KeySetUrl(&'static str),
     #[error(transparent)]
     KeySet(#[from] BadKeySet),
-}
-
-impl From<reqwest::Error> for FetchError {
-    /// The causes are what an operator needs: a name that does not resolve, a certificate that is not trusted.
-    fn from(error: reqwest::Error) -> Self {
-        let error = error.without_url();
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text.truncate(text.floor_char_boundary(MAX_CAUSE));
-        Self::Unreachable(text)
-    }
 }
 
 /// The members of a discovery document that matter (`OpenID` Connect Discovery 1.0, section 3).
@@ -207,7 +180,7 @@ impl KeyCache {
 
     async fn fetch_and_keep(&self, now: Timestamp) {
         let fetched = tokio::time::timeout(FETCH_DEADLINE, self.fetch()).await;
-        match fetched.unwrap_or(Err(FetchError::Deadline)) {
+        match fetched.unwrap_or(Err(KeyFetchError::Deadline)) {
             Ok(keys) => self.keep(keys, now),
             Err(error) => {
                 tracing::warn!(issuer = %self.issuer, %error, "keys not refreshed: the last good ones are kept");
@@ -235,7 +208,7 @@ impl KeyCache {
         keys
     }
 
-    async fn fetch(&self) -> Result<KeySet, FetchError> {
+    async fn fetch(&self) -> Result<KeySet, KeyFetchError> {
         let document = match &self.source {
             Source::KeySet(endpoint) => self.document(endpoint.url().clone()).await?,
             Source::Discovery { iss, endpoint } => {
@@ -247,22 +220,7 @@ impl KeyCache {
     }
 
     async fn document(&self, url: reqwest::Url) -> Result<Vec<u8>, FetchError> {
-        let request = self.http.get(url).header(reqwest::header::ACCEPT, "application/json");
-        let mut response = request.send().await?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(FetchError::Status(response.status().as_u16()));
-        }
-        if response.headers().contains_key(reqwest::header::CONTENT_ENCODING) {
-            return Err(FetchError::Compressed);
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if body.len() + chunk.len() > MAX_DOCUMENT {
-                return Err(FetchError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
+        fetch::fetch(self.http.get(url), reqwest::StatusCode::OK).await
     }
 
     fn age(&self, loaded: &Loaded) -> SignedDuration {
@@ -288,14 +246,14 @@ fn elapsed(since: Timestamp, now: Timestamp, period: SignedDuration) -> bool {
 }
 
 /// Where the discovery document says that the keys are. It may not lead from the network to this machine.
-fn key_set_url(document: &[u8], iss: &str, issuer: &Endpoint) -> Result<Endpoint, FetchError> {
-    let found: Discovery = serde_json::from_slice(document).map_err(|_| FetchError::Discovery)?;
+fn key_set_url(document: &[u8], iss: &str, issuer: &Endpoint) -> Result<Endpoint, KeyFetchError> {
+    let found: Discovery = serde_json::from_slice(document).map_err(|_| KeyFetchError::Discovery)?;
     if found.issuer != iss {
-        return Err(FetchError::OtherIssuer);
+        return Err(KeyFetchError::OtherIssuer);
     }
-    let endpoint = Endpoint::parse(&found.jwks_uri).map_err(FetchError::KeySetUrl)?;
+    let endpoint = Endpoint::parse(&found.jwks_uri).map_err(KeyFetchError::KeySetUrl)?;
     if endpoint.is_loopback() && !issuer.is_loopback() {
-        return Err(FetchError::KeySetUrl("is on this machine, the issuer is not"));
+        return Err(KeyFetchError::KeySetUrl("is on this machine, the issuer is not"));
     }
     Ok(endpoint)
 }

@@ -10,36 +10,48 @@
 //! 3. only then, of a genuine token: its type, exactly one audience, `exp`, `iat` and `nbf` in whole seconds, a
 //!    bounded lifetime, `sub`, `jti`, and the claims that name the principal.
 //!
+//! A run whose Airflow signs nothing is proven in one of two weaker ways: a service claims it and that Airflow's own
+//! API confirms it ([`Identity::verify_claim`]), or its pod's token is reviewed by its cluster ([`ClusterConfig`]).
+//!
 //! A refusal before the third step says nothing about anyone; after it, it is known whose token it is
 //! ([`Rejection::verified`]).
 
+mod airflow;
 mod claim_map;
 mod claims;
+mod cluster;
 mod config;
 mod endpoint;
+mod fetch;
 mod json;
 mod jwks;
 mod keys;
 mod rejection;
 mod token;
+mod trust;
 mod verifier;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use cortex_core::{Clock, Digest, IssuerName};
+use cortex_core::{ClaimedRun, Clock, Digest, IssuerName, Principal};
+use jiff::Timestamp;
 use moka::sync::Cache;
 use tokio::task::JoinSet;
 
+pub use airflow::{AirflowConfig, ApiVersion, ClaimReason, ClaimRefusal, Claimant};
 pub use claim_map::{ClaimMap, ClaimPath};
-pub use config::{Algorithm, ConfigFault, IssuerConfig, Kind};
+pub use cluster::ClusterConfig;
+pub use config::{Algorithm, ConfigFault, IssuerConfig, Kind, Section};
 pub use jwks::KeyStatus;
 pub use rejection::{Known, Reason, Rejection};
 pub use token::MAX_TOKEN;
+pub use trust::Trust;
 pub use verifier::{Replay, Verified};
 
+use airflow::Airflow;
+use cluster::Cluster;
 use keys::KeySet;
 use rejection::Refused;
 use token::Unverified;
@@ -47,9 +59,6 @@ use verifier::Issuer;
 
 /// How many verified tokens are remembered. At midnight every DAG starts; each run asks a few times.
 const CACHED_TOKENS: u64 = 10_000;
-
-/// How long a connection to an issuer may take to be made.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The algorithms that Cortex signs its own tokens with.
 const OWN_ALGORITHMS: [Algorithm; 1] = [Algorithm::RS256];
@@ -74,8 +83,8 @@ impl fmt::Debug for OwnIssuer {
 /// Why there can be no verifier.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The configuration of the issuers is not sound.
-    #[error("the issuers are not configured soundly: {}", join(.0))]
+    /// The configuration of those whose word is taken is not sound.
+    #[error("whose word is taken is not configured soundly: {}", join(.0))]
     Config(Vec<ConfigFault>),
     /// The HTTP client cannot be built.
     #[error("the HTTP client for key sets cannot be built: {0}")]
@@ -97,12 +106,20 @@ pub struct IssuerStatus {
     pub keys: KeyStatus,
 }
 
-/// What was verified before, and under which keys.
+/// What was verified before, and what has to be so still.
 #[derive(Clone)]
 struct Remembered {
     verified: Arc<Verified>,
-    issuer: Arc<Issuer>,
-    under: Digest,
+    proof: Proof,
+}
+
+/// What a verification rests on.
+#[derive(Clone)]
+enum Proof {
+    /// The issuer's key set of this digest.
+    Keys(Arc<Issuer>, Digest),
+    /// A cluster's word, which is taken until then.
+    Review(Timestamp),
 }
 
 /// The verifier of every trusted issuer's tokens. A change of the configuration is a new one, so nothing that was
@@ -110,74 +127,108 @@ struct Remembered {
 pub struct Identity {
     /// By `iss`.
     issuers: HashMap<String, Arc<Issuer>>,
+    /// By `iss`.
+    clusters: HashMap<String, Cluster>,
+    airflows: Vec<Airflow>,
     own: Option<OwnIssuer>,
     clock: Arc<dyn Clock>,
     remembered: Cache<Digest, Remembered>,
 }
 
 impl Identity {
-    /// A verifier for `issuers`; it refuses the tokens of `own`. `http` brings certificate authorities and proxies;
-    /// redirects, compression and deadlines are set here.
+    /// A verifier for whom `trust` names; it refuses the tokens of `own`. `http` makes clients that bring proxies
+    /// and, for issuers, certificate authorities; redirects, compression and deadlines are set here.
     pub fn new(
-        issuers: &[IssuerConfig],
+        trust: Trust<'_>,
         own: Option<OwnIssuer>,
         clock: Arc<dyn Clock>,
-        http: reqwest::ClientBuilder,
+        http: impl Fn() -> reqwest::ClientBuilder,
     ) -> Result<Self, SetupError> {
-        let faults = faults(issuers, own.as_ref());
+        let faults = faults(&trust, own.as_ref());
         if !faults.is_empty() {
             return Err(SetupError::Config(faults));
         }
-        let http = http
-            .redirect(reqwest::redirect::Policy::none())
-            .no_gzip()
-            .no_brotli()
-            .no_deflate()
-            .no_zstd()
-            .referer(false)
-            .connect_timeout(CONNECT_DEADLINE)
-            .build()?;
-        let mut by_iss = HashMap::new();
-        for config in issuers {
-            let fault = |why: &str| {
-                let issuer = config.name.clone();
-                SetupError::Config(vec![ConfigFault { issuer, option: "iss", message: why.into() }])
-            };
-            let issuer = Issuer::new(config, http.clone(), Arc::clone(&clock)).map_err(fault)?;
-            by_iss.insert(config.iss.clone(), Arc::new(issuer));
+        let client = fetch::client(http())?;
+        let mut issuers = HashMap::new();
+        for config in trust.issuers {
+            let issuer = Issuer::new(config, client.clone(), Arc::clone(&clock));
+            let issuer = issuer.map_err(|why| fault(Section::Issuer, &config.name, "iss", why))?;
+            issuers.insert(config.iss.clone(), Arc::new(issuer));
         }
-        Ok(Self { issuers: by_iss, own, clock, remembered: Cache::new(CACHED_TOKENS) })
+        let mut clusters = HashMap::new();
+        for config in trust.clusters {
+            let fault = |option, why: &str| fault(Section::Cluster, &config.name, option, why);
+            let client = fetch::client_trusting(http(), config.ca_file.as_deref());
+            let client = client.map_err(|why| fault("ca_file", &why))?;
+            let cluster = Cluster::new(config, client).map_err(|why| fault("url", why))?;
+            clusters.insert(config.iss.clone(), cluster);
+        }
+        let mut airflows = Vec::new();
+        for config in trust.airflows {
+            let fault = |option, why: &str| fault(Section::Airflow, &config.name, option, why);
+            let client = fetch::client_trusting(http(), config.ca_file.as_deref());
+            let client = client.map_err(|why| fault("ca_file", &why))?;
+            airflows.push(Airflow::new(config, client).map_err(|why| fault("url", why))?);
+        }
+        Ok(Self { issuers, clusters, airflows, own, clock, remembered: Cache::new(CACHED_TOKENS) })
     }
 
-    /// Verifies `token`. It waits only when the issuer's keys have to be fetched, then at most 5 seconds.
+    /// Verifies `token`. It waits only when the issuer's keys have to be fetched, then at most 5 seconds, or its
+    /// cluster has to be asked, then at most as long as configured.
     pub async fn verify(&self, token: &str) -> Result<Arc<Verified>, Rejection> {
         token::check_size(token).map_err(Refused::unverified)?;
         let digest = Digest::of(token.as_bytes());
         if let Some(verified) = self.recall(&digest) {
             return Ok(verified);
         }
-        let token = Unverified::parse(token).map_err(Refused::unverified)?;
+        let raw = token;
+        let token = Unverified::parse(raw).map_err(Refused::unverified)?;
         let iss = token.iss().map_err(Refused::unverified)?;
         if let Some(own) = self.own.as_ref().filter(|own| own.iss == iss) {
             return Err(refuse_own(own, &token, digest));
         }
-        let Some(issuer) = self.issuers.get(iss) else {
+        let (verified, proof) = if let Some(issuer) = self.issuers.get(iss) {
+            let (verified, under) = issuer.verify(&token, digest).await?;
+            (verified, Proof::Keys(Arc::clone(issuer), under))
+        } else if let Some(cluster) = self.clusters.get(iss) {
+            let (verified, until) = cluster.verify(raw, &token, digest, &*self.clock).await?;
+            (verified, Proof::Review(until))
+        } else {
             return Err(Refused::new(Reason::Iss, "no such issuer is configured").unverified());
         };
-        let (verified, under) = issuer.verify(&token, digest).await?;
         let verified = Arc::new(verified);
-        let entry = Remembered { verified: Arc::clone(&verified), issuer: Arc::clone(issuer), under };
-        self.remembered.insert(digest, entry);
+        self.remembered.insert(digest, Remembered { verified: Arc::clone(&verified), proof });
         Ok(verified)
     }
 
-    /// A token that was verified before, if it would be again: it has not expired, and the key set that it was
-    /// verified under is still its issuer's.
+    /// The run that a service says it acts for, once that service's Airflow has confirmed that it is running. The
+    /// Airflow is asked each time, and has as long as configured.
+    pub async fn verify_claim(
+        &self,
+        service: &Verified,
+        claim: &ClaimedRun,
+    ) -> Result<Arc<Verified>, ClaimRefusal> {
+        let refuse = |message: &str| Err(ClaimRefusal::new(ClaimReason::NotAllowed, message));
+        let Principal::Service(claimant) = service.principal() else {
+            return refuse("Only a service claims a run: this token says by itself who it is.");
+        };
+        match self.airflows.iter().find(|airflow| airflow.trusts(claimant)) {
+            Some(airflow) => Ok(Arc::new(service.with_claim(airflow.check(claim, &*self.clock).await?))),
+            None => refuse(
+                "This service may not claim runs; an admin lists it among the claimants of an Airflow.",
+            ),
+        }
+    }
+
+    /// A token that was verified before, if it would be again: it has not expired, and what that rests on holds.
     fn recall(&self, digest: &Digest) -> Option<Arc<Verified>> {
         let entry = self.remembered.get(digest)?;
-        let alive = self.clock.now() < entry.verified.expires_at();
-        let keys = entry.issuer.keys().current();
-        (alive && keys.is_some_and(|keys| keys.digest() == entry.under)).then_some(entry.verified)
+        let now = self.clock.now();
+        let holds = match &entry.proof {
+            Proof::Keys(issuer, under) => issuer.keys().current().is_some_and(|keys| keys.digest() == *under),
+            Proof::Review(until) => now < *until,
+        };
+        (holds && now < entry.verified.expires_at()).then_some(entry.verified)
     }
 
     /// Keeps every issuer's keys fresh. It never ends by itself; the server spawns it and drops it at its own end.
@@ -223,18 +274,25 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// What is wrong with the issuers. Cortex must not trust itself, nor an issuer that is called like it.
-fn faults(issuers: &[IssuerConfig], own: Option<&OwnIssuer>) -> Vec<ConfigFault> {
-    let mut faults = config::validate_all(issuers);
+/// What is wrong with those whose word is taken. Cortex must not trust itself, nor an issuer that is called like it.
+fn faults(trust: &Trust<'_>, own: Option<&OwnIssuer>) -> Vec<ConfigFault> {
+    let mut faults = trust.validate();
     let Some(own) = own else { return faults };
-    for issuer in issuers {
-        let shared = [("iss", issuer.iss == own.iss), ("name", issuer.name == own.name)];
+    let issuers = trust.issuers.iter().map(|issuer| (Section::Issuer, &issuer.name, Some(&issuer.iss)));
+    let clusters = trust.clusters.iter().map(|one| (Section::Cluster, &one.name, Some(&one.iss)));
+    let airflows = trust.airflows.iter().map(|one| (Section::Airflow, &one.name, None));
+    for (section, name, iss) in issuers.chain(clusters).chain(airflows) {
+        let shared = [("iss", iss == Some(&own.iss)), ("name", *name == own.name)];
         for (option, _) in shared.into_iter().filter(|(_, shared)| *shared) {
             let message = "is that of Cortex itself: it does not trust its own tokens".to_owned();
-            faults.push(ConfigFault { issuer: issuer.name.clone(), option, message });
+            faults.push(ConfigFault { section, name: name.clone(), option, message });
         }
     }
     faults
+}
+
+fn fault(section: Section, name: &IssuerName, option: &'static str, why: &str) -> SetupError {
+    SetupError::Config(vec![ConfigFault { section, name: name.clone(), option, message: why.to_owned() }])
 }
 
 /// Refuses a token that says it is from Cortex; by name if it really is.

@@ -27,8 +27,16 @@ pub enum Reason {
     Iss,
     /// Its signature is not its issuer's.
     Sig,
-    /// Its issuer's keys cannot be had: the only reason that passes by itself.
+    /// Its issuer's keys cannot be had: it passes by itself.
     JwksUnavailable,
+    /// The cluster that it names does not vouch for it.
+    Review,
+    /// The cluster that it names cannot be asked: it passes by itself.
+    ClusterUnavailable,
+    /// It is of a service account that no task runs as.
+    Workload,
+    /// It is bound to no pod, or its pod is another one, has ended or is about to.
+    Pod,
     /// Cortex issued it: a credential must not become the proof for the next one.
     SelfIssuer,
     /// It is of another type, such as a logout token.
@@ -52,7 +60,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::Size,
         Self::Shape,
         Self::Json,
@@ -63,6 +71,10 @@ impl Reason {
         Self::Iss,
         Self::Sig,
         Self::JwksUnavailable,
+        Self::Review,
+        Self::ClusterUnavailable,
+        Self::Workload,
+        Self::Pod,
         Self::SelfIssuer,
         Self::Typ,
         Self::Aud,
@@ -87,6 +99,10 @@ impl Reason {
             Self::Iss => "iss",
             Self::Sig => "sig",
             Self::JwksUnavailable => "jwks_unavailable",
+            Self::Review => "review",
+            Self::ClusterUnavailable => "cluster_unavailable",
+            Self::Workload => "workload",
+            Self::Pod => "pod",
             Self::SelfIssuer => "self_issuer",
             Self::Typ => "typ",
             Self::Aud => "aud",
@@ -130,9 +146,9 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Whether the same token may be accepted a little later: the issuer's keys cannot be had just now.
+    /// Whether the same token may be accepted a little later: its issuer cannot be asked just now.
     pub fn is_temporary(&self) -> bool {
-        self.reason == Reason::JwksUnavailable
+        matches!(self.reason, Reason::JwksUnavailable | Reason::ClusterUnavailable)
     }
 }
 

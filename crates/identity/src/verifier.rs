@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cortex_core::{Clock, Digest, IssuerName, Principal};
+use cortex_core::{Clock, Digest, IssuerName, Principal, Run};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::claims::{self, Lifetime, Mapping};
@@ -32,9 +32,33 @@ pub struct Verified {
     expires_at: Timestamp,
     token_digest: Digest,
     replay: Option<Replay>,
+    claimed_by: Option<String>,
 }
 
 impl Verified {
+    /// Who a cluster vouches for; its token may be shown again.
+    pub(crate) fn reviewed(run: Run, subject: &str, expires_at: Timestamp, token_digest: Digest) -> Self {
+        Self {
+            principal: Principal::Run(run),
+            kind: Kind::Run,
+            subject: subject.to_owned(),
+            expires_at,
+            token_digest,
+            replay: None,
+            claimed_by: None,
+        }
+    }
+
+    /// The run that this service claimed, which an Airflow confirmed. The service's token is what is spent.
+    pub(crate) fn with_claim(&self, run: Run) -> Self {
+        Self {
+            claimed_by: Some(self.principal.subject()),
+            principal: Principal::Run(run),
+            kind: Kind::Run,
+            ..self.clone()
+        }
+    }
+
     /// Who it is.
     pub fn principal(&self) -> &Principal {
         &self.principal
@@ -63,6 +87,11 @@ impl Verified {
     /// The token's SHA-256: what may be written down of it.
     pub fn token_digest(&self) -> &Digest {
         &self.token_digest
+    }
+
+    /// The service that claimed the run, as one string; none where the token itself says who it is.
+    pub fn claimed_by(&self) -> Option<&str> {
+        self.claimed_by.as_deref()
     }
 
     /// What has to be remembered so that the token is good for one exchange only; none if it is good for more.
@@ -113,7 +142,7 @@ impl Issuer {
             types: config.types.clone(),
             allow_missing_type: config.allow_missing_type,
             single_use: config.is_single_use(),
-            lifetime: Lifetime::new(config),
+            lifetime: Lifetime::new(config.max_token_lifetime, config.leeway),
             mapping: Mapping::new(config),
             keys: Arc::new(KeyCache::new(config, endpoint, http, Arc::clone(&clock))?),
             clock,
@@ -171,6 +200,7 @@ impl Issuer {
             expires_at,
             token_digest,
             replay,
+            claimed_by: None,
         })
     }
 

@@ -32,6 +32,10 @@ pub enum FaultMode {
     MissingToken,
     /// Answers 200 and bytes that mean nothing.
     Garbage,
+    /// Answers 200 and two mebibytes.
+    Huge,
+    /// Sends the caller elsewhere, where an answer waits.
+    Redirect,
 }
 
 /// One fault, armed.
@@ -72,7 +76,9 @@ impl FaultMode {
             | Self::Reset
             | Self::FailAfterMint
             | Self::HangAfterMint
-            | Self::Garbage => None,
+            | Self::Garbage
+            | Self::Huge
+            | Self::Redirect => None,
         }
     }
 

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use cortex_core::Clock;
 use jiff::Timestamp;
@@ -22,6 +22,9 @@ use crate::ledger::{Cloud, Ledger, Mint, MintId};
 
 /// The largest request body, in bytes: room for a small object in S3.
 const MAX_BODY: usize = 16 << 20;
+
+/// The size of an answer that is too large, in bytes.
+const HUGE: usize = 2 << 20;
 
 /// How long a hanging answer hangs before the connection is closed.
 const HANG: Duration = Duration::from_mins(10);
@@ -195,6 +198,8 @@ async fn pass<S: Service>(State((service, world)): State<(Arc<S>, World)>, reque
         Some(FaultMode::Throttle) => return service.throttled(&call),
         Some(FaultMode::Down) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
         Some(FaultMode::Reset) => return severed(),
+        Some(FaultMode::Huge) => return vec![b' '; HUGE].into_response(),
+        Some(FaultMode::Redirect) => return Redirect::temporary("/_sandbox/mints").into_response(),
         _ => {}
     }
     let answer = service.answer(&call, fault.and_then(FaultMode::twist)).await;

@@ -1,7 +1,8 @@
 //! A development issuer: it signs whatever it is asked to, for runs (as an Airflow would) and for people.
 //!
-//! It has two faces, each an issuer of its own with the same keys, because Cortex trusts an `iss` for one
-//! kind of principal: `http://127.0.0.1:<port>` for runs, `http://127.0.0.1:<port>/people` for people.
+//! It has three faces, each an issuer of its own with the same keys, because Cortex trusts an `iss` for one
+//! kind of principal: `http://127.0.0.1:<port>` for runs, and below it `/people` for people and `/services` for
+//! services.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -102,6 +103,7 @@ impl RunClaims {
 struct TokenRequest {
     run: Option<RunClaims>,
     person: Option<PersonClaims>,
+    service: Option<ServiceClaims>,
     /// The lifetime in seconds; may be negative, for a token that is expired.
     ttl_s: Option<i64>,
     audience: Option<String>,
@@ -117,6 +119,12 @@ struct PersonClaims {
     #[serde(default)]
     groups: Vec<String>,
     email: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceClaims {
+    sub: String,
 }
 
 /// The issuer behind its listener.
@@ -140,6 +148,14 @@ impl DevIssuer {
 
     pub(crate) fn people_url(&self) -> String {
         format!("{}/people", self.url)
+    }
+
+    pub(crate) fn services_url(&self) -> String {
+        format!("{}/services", self.url)
+    }
+
+    pub(crate) fn service_token(&self, sub: &str) -> Result<String, KeyError> {
+        self.sign(&self.service_claims(sub))
     }
 
     pub(crate) fn run_token(&self, run: &RunClaims) -> Result<String, KeyError> {
@@ -189,6 +205,12 @@ impl DevIssuer {
         Value::Object(claims)
     }
 
+    fn service_claims(&self, sub: &str) -> Value {
+        let mut claims = self.registered(self.services_url());
+        claims.insert("sub".to_owned(), sub.into());
+        Value::Object(claims)
+    }
+
     fn registered(&self, iss: String) -> Map<String, Value> {
         let now = self.world.now().as_second();
         let jti = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
@@ -229,10 +251,13 @@ impl DevIssuer {
             Ok(request) => request,
             Err(error) => return refused(&error.to_string()),
         };
-        let mut claims = match (&request.run, &request.person) {
-            (Some(run), None) => self.run_claims(run),
-            (None, Some(person)) => self.person_claims(&person.sub, &person.groups, person.email.as_deref()),
-            _ => return refused("say either run or person"),
+        let mut claims = match (&request.run, &request.person, &request.service) {
+            (Some(run), None, None) => self.run_claims(run),
+            (None, Some(person), None) => {
+                self.person_claims(&person.sub, &person.groups, person.email.as_deref())
+            }
+            (None, None, Some(service)) => self.service_claims(&service.sub),
+            _ => return refused("say one of run, person and service"),
         };
         if let Some(claims) = claims.as_object_mut() {
             if let Some(ttl_s) = request.ttl_s {
@@ -269,6 +294,9 @@ impl Service for DevIssuer {
         let response = match (&call.method, call.path.as_str()) {
             (&Method::GET, "/.well-known/openid-configuration") => self.discovery(&self.url),
             (&Method::GET, "/people/.well-known/openid-configuration") => self.discovery(&self.people_url()),
+            (&Method::GET, "/services/.well-known/openid-configuration") => {
+                self.discovery(&self.services_url())
+            }
             (&Method::GET, "/jwks") => self.jwks(),
             (&Method::POST, "/token") => self.token(call),
             _ => StatusCode::NOT_FOUND.into_response(),

@@ -18,6 +18,10 @@ pub enum Cloud {
     Snowflake,
     /// The development issuer: no cloud, it mints nothing, but it can be made to fail like one.
     Issuer,
+    /// The REST API of an Airflow: it mints nothing either.
+    Airflow,
+    /// The API server of a Kubernetes cluster: the same.
+    Kubernetes,
 }
 
 /// One credential or session that a cloud made.

@@ -1,5 +1,5 @@
-//! Clouds on loopback, for `cortex dev` and for tests: an AWS account, a Google project, a Snowflake account and
-//! a development issuer.
+//! Clouds on loopback, for `cortex dev` and for tests: an AWS account, a Google project, a Snowflake account, a
+//! development issuer, and the APIs of an Airflow and of a Kubernetes cluster that vouch for runs.
 //!
 //! They speak the wire protocols and check what they are shown the way the real ones do; where they are
 //! stricter, or do not know, they refuse. They hold nothing that anybody would want: what they mint says
@@ -8,6 +8,7 @@
 //! Each listener also answers `GET /_sandbox/mints` (what was minted), `POST /_sandbox/fault` (a [`Fault`] as
 //! JSON) and `DELETE /_sandbox/fault`.
 
+mod airflow;
 mod aws;
 mod demo;
 mod fault;
@@ -15,6 +16,7 @@ mod gate;
 mod google;
 mod issuer;
 mod jwks;
+mod kubernetes;
 mod ledger;
 mod serve;
 mod snowflake;
@@ -27,10 +29,12 @@ use cortex_core::jwt::KeyError;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+pub use airflow::TaskInstance;
 pub use aws::{AwsConfig, Role, User};
 pub use fault::{Fault, FaultMode};
 pub use google::{Dataset, GoogleConfig, Member, ServiceAccount, WorkloadPool};
 pub use issuer::{IssuerConfig, RunClaims};
+pub use kubernetes::Pod;
 pub use ledger::{Cloud, Mint};
 pub use snowflake::{SnowflakeConfig, SnowflakeUser};
 
@@ -51,6 +55,10 @@ pub struct Ports {
     pub snowflake: u16,
     /// The development issuer.
     pub issuer: u16,
+    /// The REST API of an Airflow.
+    pub airflow: u16,
+    /// The API server of a Kubernetes cluster.
+    pub kubernetes: u16,
 }
 
 /// Everything that the sandbox is told.
@@ -98,6 +106,10 @@ pub struct Sandbox {
     aws_url: String,
     google_url: String,
     snowflake_url: String,
+    airflow_url: String,
+    airflow: Arc<airflow::Airflow>,
+    kubernetes_url: String,
+    kubernetes: Arc<kubernetes::Kubernetes>,
     issuer: Arc<DevIssuer>,
     world: World,
     _listeners: JoinSet<()>,
@@ -124,12 +136,27 @@ impl Sandbox {
         let aws_url = listeners.open(config.ports.aws, Arc::new(aws)).await?;
         let google_url = listeners.open(config.ports.google, Arc::new(google)).await?;
         let snowflake_url = listeners.open(config.ports.snowflake, Arc::new(snowflake)).await?;
+        let airflow = Arc::new(airflow::Airflow::new());
+        let airflow_url = listeners.open(config.ports.airflow, Arc::clone(&airflow)).await?;
+        let kubernetes = Arc::new(kubernetes::Kubernetes::new(world.clone())?);
+        let kubernetes_url = listeners.open(config.ports.kubernetes, Arc::clone(&kubernetes)).await?;
         // The issuer has to know its port before it can say its own name.
         let (listener, issuer_address) = serve::bind(config.ports.issuer).await?;
         let issuer = DevIssuer::new(format!("http://{issuer_address}"), config.issuer, world.clone())?;
         let issuer = Arc::new(issuer);
         listeners.serve(listener, router(Arc::clone(&issuer), world.clone()));
-        Ok(Self { aws_url, google_url, snowflake_url, issuer, world, _listeners: listeners.tasks })
+        Ok(Self {
+            aws_url,
+            google_url,
+            snowflake_url,
+            airflow_url,
+            airflow,
+            kubernetes_url,
+            kubernetes,
+            issuer,
+            world,
+            _listeners: listeners.tasks,
+        })
     }
 
     /// The endpoint of STS, IAM and S3 (path style).
@@ -155,6 +182,71 @@ impl Sandbox {
     /// The `iss` of the development issuer's tokens for people: Cortex trusts an `iss` for one kind only.
     pub fn people_url(&self) -> String {
         self.issuer.people_url()
+    }
+
+    /// The `iss` of the development issuer's tokens for services.
+    pub fn services_url(&self) -> String {
+        self.issuer.services_url()
+    }
+
+    /// Where the Airflow is, without `/api`.
+    pub fn airflow_url(&self) -> &str {
+        &self.airflow_url
+    }
+
+    /// What opens the Airflow's API: `user:password`.
+    pub fn airflow_credentials(&self) -> String {
+        self.airflow.credentials()
+    }
+
+    /// Puts a task instance into the Airflow's database, in the place of an earlier state of it.
+    pub fn put_task(&self, instance: TaskInstance) {
+        self.airflow.put(instance);
+    }
+
+    /// Ends every token that the Airflow gave for a password so far.
+    pub fn end_airflow_logins(&self) {
+        self.airflow.end_logins();
+    }
+
+    /// Where the cluster's API server is.
+    pub fn kubernetes_url(&self) -> &str {
+        &self.kubernetes_url
+    }
+
+    /// The `iss` of the cluster's service accounts.
+    pub fn kubernetes_issuer(&self) -> &'static str {
+        kubernetes::ISSUER
+    }
+
+    /// The bearer token that may ask the cluster for reviews and pods.
+    pub fn kubernetes_token(&self) -> &str {
+        self.kubernetes.token()
+    }
+
+    /// Starts a pod, or changes the one of its uid.
+    pub fn start_pod(&self, pod: Pod) {
+        self.kubernetes.start(pod);
+    }
+
+    /// Removes a pod.
+    pub fn end_pod(&self, uid: &str) {
+        self.kubernetes.end(uid);
+    }
+
+    /// A projected token of `pod`, for `ttl_s` seconds.
+    pub fn pod_token(&self, pod: &Pod, audience: &str, ttl_s: i64) -> Result<String, KeyError> {
+        self.kubernetes.pod_token(pod, audience, ttl_s)
+    }
+
+    /// A token with exactly these claims, signed by the cluster: for near misses.
+    pub fn forge_pod_token(&self, claims: &serde_json::Value) -> Result<String, KeyError> {
+        self.kubernetes.sign(claims)
+    }
+
+    /// A service's token.
+    pub fn service_token(&self, sub: &str) -> Result<String, KeyError> {
+        self.issuer.service_token(sub)
     }
 
     /// A run's token, as an Airflow would sign it.

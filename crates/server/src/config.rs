@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use cortex_identity::IssuerConfig;
+use cortex_identity::{AirflowConfig, ClusterConfig, IssuerConfig, Trust};
 use cortex_providers::ProvidersConfig;
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -34,6 +34,10 @@ pub struct Config {
     pub leases: LeasesConfig,
     /// Whose tokens are believed. No other issuer is ever contacted.
     pub issuers: Vec<IssuerConfig>,
+    /// The Airflows that are asked about the runs that services claim.
+    pub airflows: Vec<AirflowConfig>,
+    /// The Kubernetes clusters that are asked about the pods that tasks run in.
+    pub clusters: Vec<ClusterConfig>,
     /// The clouds and APIs.
     pub providers: ProvidersConfig,
 }
@@ -233,6 +237,11 @@ impl Config {
         self.server.public_url.clone().unwrap_or_else(|| format!("http://{listening}"))
     }
 
+    /// Whose word is taken.
+    pub fn trust(&self) -> Trust<'_> {
+        Trust { issuers: &self.issuers, airflows: &self.airflows, clusters: &self.clusters }
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
         let mut faults = Vec::new();
         if let Some(url) = &self.server.public_url {
@@ -270,26 +279,16 @@ impl Config {
         if !(0..=90).contains(&self.leases.renew_below_percent) {
             faults.push("leases.renew_below_percent: write 0 to 90".to_owned());
         }
-        faults.extend(self.issuer_faults());
+        faults.extend(self.trust().validate().iter().map(ToString::to_string));
+        faults.extend(self.role_faults());
         if let Err(provider_faults) = self.providers.validate() {
             faults.extend(provider_faults);
         }
         if faults.is_empty() { Ok(()) } else { Err(ConfigError(faults)) }
     }
 
-    fn issuer_faults(&self) -> Vec<String> {
+    fn role_faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        let mut names = BTreeSet::new();
-        let mut urls = BTreeSet::new();
-        for issuer in &self.issuers {
-            faults.extend(issuer.validate().iter().map(ToString::to_string));
-            if !names.insert(&issuer.name) {
-                faults.push(format!("issuer {}: this name is used twice", issuer.name));
-            }
-            if !urls.insert(&issuer.iss) {
-                faults.push(format!("issuer {}: its iss is configured twice", issuer.name));
-            }
-        }
         for group in self.roles.admin.iter().chain(&self.roles.approver).chain(&self.roles.auditor) {
             let known = group.split_once('/').is_some_and(|(issuer, group)| {
                 !group.is_empty() && self.issuers.iter().any(|known| known.name.as_str() == issuer)

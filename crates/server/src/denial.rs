@@ -2,7 +2,7 @@
 
 use cortex_core::record::{Denial, What};
 use cortex_core::{Clause, DecisionId, GrantId, Reason};
-use cortex_identity::{Rejection, Verified};
+use cortex_identity::{ClaimReason, ClaimRefusal, Rejection, Verified};
 use cortex_providers::{MintError, Refusal};
 
 use crate::broker::Broker;
@@ -61,6 +61,11 @@ pub enum Refused {
 
 /// What every caller is told whose token proved nothing.
 const TOKEN_REFUSED: &str = "the subject token was not accepted";
+/// What every caller is told whose issuer cannot be asked.
+const ISSUER_AWAY: &str = "the token's issuer cannot be asked at the moment";
+/// What a service is told that claims nothing.
+const CLAIM_MISSING: &str = "a service gets credentials for a run only: send its token to /v1/credentials and name \
+    the run in the member `run` of the body";
 /// What every caller is told whom no policy names: the same for a policy that does not exist.
 const NOT_FOR_YOU: &str = "no such policy for this caller; an admin finds the reason under the decision id";
 
@@ -72,15 +77,42 @@ pub(crate) async fn of_token(broker: &Broker, request: &Request, rejection: &Rej
     let Some(known) = &rejection.verified else {
         broker.noise.count(code, request.source, broker.clock.now());
         if rejection.is_temporary() {
-            return unavailable("the issuer's keys cannot be had at the moment");
+            return unavailable(ISSUER_AWAY);
         }
         return Refused::Request { description: TOKEN_REFUSED.to_owned(), decision_id: None };
     };
     let mut denial =
         blank(broker, request, code, format!("{}:{}", known.issuer, known.subject.as_deref().unwrap_or("-")));
     denial.policy = Some(bounded(&request.policy));
+    if rejection.is_temporary() {
+        return note(broker, denial, |_| unavailable(ISSUER_AWAY)).await;
+    }
     let description = format!("{TOKEN_REFUSED}: {}", rejection.reason);
     note(broker, denial, |id| Refused::Request { description, decision_id: Some(id) }).await
+}
+
+/// A service's token without a run.
+pub(crate) async fn of_missing_claim(broker: &Broker, request: &Request, verified: &Verified) -> Refused {
+    let denial = of_caller(broker, request, verified, "claim_missing");
+    let refused = |id| Refused::Request { description: CLAIM_MISSING.to_owned(), decision_id: Some(id) };
+    note(broker, denial, refused).await
+}
+
+/// The run that was claimed is not confirmed.
+pub(crate) async fn of_claim(
+    broker: &Broker,
+    request: &Request,
+    verified: &Verified,
+    refusal: ClaimRefusal,
+) -> Refused {
+    let ClaimRefusal { reason, message, detail } = refusal;
+    tracing::info!(code = reason.code(), detail, request_id = request.request_id, "claim not confirmed");
+    let denial = of_caller(broker, request, verified, reason.code());
+    let refused = |id| match reason {
+        ClaimReason::Unavailable => Refused::Unavailable { description: message, retry_after_s: 5 },
+        _ => Refused::Request { description: message, decision_id: Some(id) },
+    };
+    note(broker, denial, refused).await
 }
 
 /// The request's own shape is at fault; it names nobody, so it is counted.
@@ -89,15 +121,8 @@ pub(crate) fn of_shape(broker: &Broker, request: &Request, description: &str) ->
     Refused::Request { description: description.to_owned(), decision_id: None }
 }
 
-pub(crate) async fn of_unknown_policy(
-    broker: &Broker,
-    request: &Request,
-    verified: &Verified,
-    subject: String,
-) -> Refused {
-    let mut denial = blank(broker, request, "no_match", subject);
-    denial.principal = Some(verified.principal().clone());
-    denial.policy = Some(bounded(&request.policy));
+pub(crate) async fn of_unknown_policy(broker: &Broker, request: &Request, verified: &Verified) -> Refused {
+    let denial = of_caller(broker, request, verified, "no_match");
     note(broker, denial, not_for_you).await
 }
 
@@ -234,6 +259,18 @@ fn within(context: &Context, decision_id: DecisionId, provider: &str, code: &str
         policy: Some(context.policy.name().to_string()),
         policy_digest: Some(context.policy.digest()),
         provider: Some(bounded(provider)),
+        claimed_run: context.request.claim.clone(),
+        claimed_by: context.verified.claimed_by().map(str::to_owned),
+    }
+}
+
+/// What is on record of a verified caller before there is a policy.
+fn of_caller(broker: &Broker, request: &Request, verified: &Verified, code: &str) -> Denial {
+    Denial {
+        principal: Some(verified.principal().clone()),
+        policy: Some(bounded(&request.policy)),
+        claimed_by: verified.claimed_by().map(str::to_owned),
+        ..blank(broker, request, code, verified.principal().subject())
     }
 }
 
@@ -249,6 +286,8 @@ fn blank(broker: &Broker, request: &Request, code: &str, subject: String) -> Den
         policy: None,
         policy_digest: None,
         provider: None,
+        claimed_run: request.claim.clone(),
+        claimed_by: None,
     }
 }
 

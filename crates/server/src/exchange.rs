@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cortex_core::policy::{self, Policy};
 use cortex_core::record::Caller;
-use cortex_core::{Decision, DecisionId, Digest, IssuanceId, PolicyName, Principal, Run};
+use cortex_core::{ClaimedRun, Decision, DecisionId, Digest, IssuanceId, PolicyName, Principal, Run};
 use cortex_identity::Verified;
 use cortex_providers::Plan;
 use jiff::{SignedDuration, Timestamp};
@@ -26,6 +26,8 @@ use crate::{approval, mint};
 pub struct Request {
     /// The token that says who asks.
     pub token: Zeroizing<String>,
+    /// The run that a service says it acts for.
+    pub claim: Option<ClaimedRun>,
     /// The policy, by name, as the caller wrote it.
     pub policy: String,
     /// The providers, out of the policy's; none for all of them.
@@ -99,6 +101,7 @@ impl Context {
             source: self.request.source,
             token_digest: *self.verified.token_digest(),
             jti_digest: self.verified.replay().map(|replay| replay.jti_hash),
+            claimed_by: self.verified.claimed_by().map(str::to_owned),
         }
     }
 
@@ -131,8 +134,24 @@ pub async fn exchange(broker: &Broker, request: Request) -> Result<Bundle, Refus
 
 async fn identify(broker: &Broker, request: &Request) -> Result<Arc<Verified>, Refused> {
     match broker.identity.verify(&request.token).await {
-        Ok(verified) => Ok(verified),
+        Ok(verified) => settle_claim(broker, request, verified).await,
         Err(rejection) => Err(denial::of_token(broker, request, &rejection).await),
+    }
+}
+
+/// A service acts for a run or for nobody: the run that it claims is who asks, once an Airflow has confirmed it.
+async fn settle_claim(
+    broker: &Broker,
+    request: &Request,
+    verified: Arc<Verified>,
+) -> Result<Arc<Verified>, Refused> {
+    match (&request.claim, verified.principal()) {
+        (None, Principal::Service(_)) => Err(denial::of_missing_claim(broker, request, &verified).await),
+        (None, Principal::Run(_) | Principal::Person(_)) => Ok(verified),
+        (Some(claim), _) => match broker.identity.verify_claim(&verified, claim).await {
+            Ok(run) => Ok(run),
+            Err(refusal) => Err(denial::of_claim(broker, request, &verified, refusal).await),
+        },
     }
 }
 
@@ -141,14 +160,14 @@ async fn find_policy(broker: &Broker, request: Request, verified: Arc<Verified>)
     let catalogue = broker.library.catalogue();
     let name = request.policy.parse::<PolicyName>().ok();
     let policy = name.and_then(|name| catalogue.policy(&name).and_then(|shelved| shelved.policy().cloned()));
-    let subject = verified.principal().subject();
     match policy {
         Some(policy) => {
+            let subject = verified.principal().subject();
             broker.library.keep_at_hand(&policy);
             let now = broker.clock.now();
             Ok(Context { request, verified, subject, catalogue, policy, now })
         }
-        None => Err(denial::of_unknown_policy(broker, &request, &verified, subject).await),
+        None => Err(denial::of_unknown_policy(broker, &request, &verified).await),
     }
 }
 
@@ -207,7 +226,7 @@ async fn decide_one(broker: &Broker, context: &Context, provider: &str) -> Resul
     let issuance_id = IssuanceId::new(context.now, broker.random.id_bits());
     match broker.plan(provider, &ask(context, issuance_id, run, target)) {
         Ok(plan) => {
-            let ask = AskKey::new(&context.subject, context.policy.digest(), provider, &plan.scope, plan.ttl);
+            let ask = AskKey::new(run, context.policy.digest(), provider, &plan.scope, plan.ttl);
             Ok(Planned {
                 provider: provider.to_owned(),
                 issuance_id,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cortex_core::{Body, Digest, Lease, PolicyName, Principal};
+use cortex_core::{Body, Digest, Lease, PolicyName, Principal, Run};
 use jiff::{SignedDuration, Timestamp};
 use moka::Expiry;
 use moka::sync::Cache;
@@ -61,14 +61,15 @@ impl LiveLease {
     }
 }
 
-/// What makes two asks the same: run, policy version, provider, rendered scope, lifetime.
+/// What makes two asks the same: run and how it was proven, policy version, provider, rendered scope, lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AskKey(Digest);
 
 impl AskKey {
     /// The key of one ask. `scope` is the rendered scope as canonical text.
-    pub fn new(subject: &str, policy: Digest, provider: &str, scope: &Value, ttl: SignedDuration) -> Self {
-        let text = format!("{subject}\n{policy}\n{provider}\n{}\n{scope}", ttl.as_secs());
+    pub fn new(run: &Run, policy: Digest, provider: &str, scope: &Value, ttl: SignedDuration) -> Self {
+        let (subject, attestation) = (Principal::Run(run.clone()).subject(), run.attestation.as_str());
+        let text = format!("{subject}\n{attestation}\n{policy}\n{provider}\n{}\n{scope}", ttl.as_secs());
         Self(Digest::of(text.as_bytes()))
     }
 }

@@ -59,6 +59,8 @@ async fn deny(broker: &Broker, lease: &LiveLease, source: Option<IpAddr>, reques
         policy: Some(lease.policy.to_string()),
         policy_digest: Some(lease.policy_digest),
         provider: Some(lease.provider.clone()),
+        claimed_run: None,
+        claimed_by: None,
     };
     match broker.recorder.note(What::Denial(Box::new(denied))).await {
         Ok(()) => {

@@ -102,12 +102,8 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
     let author = Author { replica, build: env!("CARGO_PKG_VERSION").to_owned() };
     let stamp = Stamp { author, clock: Arc::clone(&clock), random: Arc::clone(&random) };
     let keyring = Keyring::open(&pool, &config.keys, issuer_url.to_owned(), stamp.clone()).await?;
-    let identity = Identity::new(
-        &config.issuers,
-        own_issuer(issuer_url, &keyring),
-        Arc::clone(&clock),
-        reqwest::Client::builder(),
-    )?;
+    let own = own_issuer(issuer_url, &keyring);
+    let identity = Identity::new(config.trust(), own, Arc::clone(&clock), reqwest::Client::builder)?;
     let options = RecorderOptions {
         max_batch: config.database.max_batch,
         commit_timeout: Duration::from_millis(config.database.commit_timeout_ms),

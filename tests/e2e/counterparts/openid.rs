@@ -24,7 +24,11 @@ impl Company {
     async fn start() -> Self {
         let (airflow, directory) = tokio::join!(OpenIdProvider::start(), OpenIdProvider::start());
         let issuers = vec![issuer("prod", &airflow, Kind::Run), issuer("staff", &directory, Kind::Person)];
-        let world = TestWorld::start_live(|config| config.issuers = issuers).await;
+        let world = TestWorld::start_live(|config| {
+            config.issuers = issuers;
+            config.airflows.clear();
+        })
+        .await;
         Self { airflow, directory, world }
     }
 

@@ -1,6 +1,6 @@
 //! Tokens that anyone could have made up: refused without a word about anyone, and without a request to anyone.
 
-use cortex_identity::{Identity, IssuerConfig, Kind, MAX_TOKEN, Reason, SetupError};
+use cortex_identity::{Identity, IssuerConfig, Kind, MAX_TOKEN, Reason, SetupError, Trust};
 use serde_json::json;
 
 use crate::forge::{self, EVIL_RSA, P256, RSA, b64, token, token_of};
@@ -279,7 +279,8 @@ async fn cortex_cannot_be_configured_to_trust_itself_or_the_network() {
             jwks: Box::new(|| b"{}".to_vec()),
         };
         let config = IssuerConfig::new(name("prod"), iss, Kind::Run, AUDIENCE);
-        let made = Identity::new(&[config], Some(own), clock.clone(), reqwest::Client::builder());
+        let trust = Trust { issuers: &[config], ..Trust::default() };
+        let made = Identity::new(trust, Some(own), clock.clone(), reqwest::Client::builder);
         let Err(SetupError::Config(faults)) = made else { panic!("A22 {iss}: accepted") };
         assert_eq!(faults.iter().map(|fault| fault.option).collect::<Vec<_>>(), ["iss"], "{iss}");
     }
@@ -292,7 +293,7 @@ fn codes_are_stable_and_distinct() {
     assert_eq!(distinct.len(), codes.len());
     assert_eq!(
         codes.join(" "),
-        "size shape json alg kid crit header iss sig jwks_unavailable self_issuer typ aud exp nbf lifetime jti \
-         claim claim_type"
+        "size shape json alg kid crit header iss sig jwks_unavailable review cluster_unavailable workload \
+         pod self_issuer typ aud exp nbf lifetime jti claim claim_type"
     );
 }

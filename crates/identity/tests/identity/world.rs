@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cortex_core::clock::ManualClock;
 use cortex_core::jwt::SigningKey;
 use cortex_core::{Clock as _, IssuerName};
-use cortex_identity::{Algorithm, Identity, IssuerConfig, Kind, OwnIssuer, Rejection, Verified};
+use cortex_identity::{Algorithm, Identity, IssuerConfig, Kind, OwnIssuer, Rejection, Trust, Verified};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -65,8 +65,9 @@ impl World {
             forge::jwks(&[jwk]).to_string().into_bytes()
         };
         let own_issuer = OwnIssuer { name: name("cortex"), iss: OWN_ISS.into(), jwks: Box::new(jwks) };
-        let http = reqwest::Client::builder().no_proxy();
-        let identity = Identity::new(&issuers, Some(own_issuer), Arc::new(clock.clone()), http).unwrap();
+        let trust = Trust { issuers: &issuers, ..Trust::default() };
+        let http = || reqwest::Client::builder().no_proxy();
+        let identity = Identity::new(trust, Some(own_issuer), Arc::new(clock.clone()), http).unwrap();
         Self { idp, clock, identity: Arc::new(identity), own }
     }
 

@@ -64,6 +64,7 @@ async fn fetch(app: &App, client: Client, policy: String, parts: &Parts) -> Resu
     }
     let bundle = exchange_detached(app, |gone| Request {
         token,
+        claim: None,
         policy,
         providers: Some(vec!["aws".to_owned()]),
         ttl: None,

@@ -1,6 +1,7 @@
 //! `POST /v1/credentials`: a policy's credentials in one call, for task hooks.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -8,7 +9,8 @@ use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use cortex_core::Body;
+use cortex_core::ids::InvalidId;
+use cortex_core::{Body, ClaimedRun};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,6 +26,45 @@ use crate::recall;
 
 /// The longest reason, in bytes.
 const REASON_MAX: usize = 500;
+
+/// The try of a task that a service acts for. The service's Airflow is asked whether it is running.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RunClaim {
+    /// The DAG.
+    #[schema(min_length = 1, max_length = 250)]
+    dag_id: String,
+    /// The DAG run.
+    #[schema(min_length = 1, max_length = 250)]
+    run_id: String,
+    /// The task, with its task groups.
+    #[schema(min_length = 1, max_length = 250)]
+    task_id: String,
+    /// The index of a mapped task instance; -1 or nothing for an unmapped one.
+    #[schema(minimum = -1, maximum = 4_294_967_295_i64)]
+    map_index: Option<i64>,
+    /// Which attempt, from 1.
+    #[schema(value_type = u32, minimum = 1)]
+    try_number: NonZeroU32,
+}
+
+impl RunClaim {
+    fn parse(&self) -> Result<ClaimedRun, OAuthError> {
+        let bad = |name: &str, why: &str| OAuthError::new("invalid_request", format!("run.{name}: {why}"));
+        let ident = |name: &str, text: &str| text.parse().map_err(|why: InvalidId| bad(name, &why.0));
+        let map_index = match self.map_index {
+            None | Some(-1) => None,
+            Some(index) => Some(u32::try_from(index).map_err(|_| bad("map_index", "it is out of range"))?),
+        };
+        Ok(ClaimedRun {
+            dag_id: ident("dag_id", &self.dag_id)?,
+            run_id: ident("run_id", &self.run_id)?,
+            task_id: ident("task_id", &self.task_id)?,
+            map_index,
+            try_number: self.try_number,
+        })
+    }
+}
 
 /// What a run asks for.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -41,6 +82,8 @@ pub(super) struct Ask {
     /// A shorter lifetime than the policy's, in seconds.
     #[schema(minimum = 60, maximum = 43200)]
     pub(super) ttl_seconds: Option<i64>,
+    /// The run that a service acts for; only with the token of a service, which needs it.
+    run: Option<RunClaim>,
 }
 
 /// The answer: each provider's credential, or why there is none.
@@ -121,7 +164,8 @@ impl<'a> Credential<'a> {
     }
 }
 
-/// Ask for a policy's credentials. The bearer is the run's token, or a lease's handle.
+/// Ask for a policy's credentials. The bearer is the run's token, or a lease's handle, or the token of a service that
+/// claims a run.
 #[utoipa::path(
     post, path = "/v1/credentials", tag = "runs", security(("bearer" = [])),
     request_body = Ask,
@@ -151,7 +195,11 @@ pub(super) async fn credentials(
     };
     let bearer = Zeroizing::new(bearer(&parts).ok_or_else(missing).map_err(count)?.to_owned());
     let ask = read(&parts.headers, &body).map_err(count)?;
+    let claim = ask.run.as_ref().map(RunClaim::parse).transpose().map_err(count)?;
     if bearer.starts_with(HANDLE_PREFIX) {
+        if claim.is_some() {
+            return Err(count(OAuthError::new("invalid_request", "a handle has its run: leave `run` out")));
+        }
         let lease =
             recall::by_handle(&app.broker, &bearer, &ask.policy, client.source, &client.request_id).await?;
         let bundle = Bundle {
@@ -164,6 +212,7 @@ pub(super) async fn credentials(
     }
     let bundle = exchange_detached(&app, |gone| Request {
         token: bearer,
+        claim,
         policy: ask.policy,
         providers: ask.targets,
         ttl: ask.ttl_seconds.map(SignedDuration::from_secs),

@@ -155,6 +155,7 @@ impl Ask {
     fn request(self, client: Client, gone: CancellationToken) -> Request {
         Request {
             token: self.token,
+            claim: None,
             policy: self.policy,
             providers: Some(vec![self.provider]),
             ttl: None,

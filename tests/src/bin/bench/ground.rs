@@ -83,7 +83,8 @@ impl Ground {
     }
 
     fn config(&self, name: &str, listen: SocketAddr) -> Config {
-        let mut config = configure(&self.sandbox, &self.database.url(name));
+        let mut config =
+            configure(&self.sandbox, &self.database.url(name), self.folder.path()).expect("a configuration");
         config.server.listen = listen;
         config.keys.encryption_key_file = self.folder.path().join(format!("{name}.key"));
         config.roles = cortex_server::config::RolesConfig::default();
