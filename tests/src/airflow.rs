@@ -15,6 +15,8 @@ use crate::forge::encode;
 const RUN_DEADLINE: Duration = Duration::from_mins(6);
 /// How often its state is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long its database may be locked.
+const LOCKED_DEADLINE: Duration = Duration::from_secs(60);
 /// What Airflow signs its tasks' own tokens with.
 const JWT_SECRET: &str = "a secret of the tests, for the tokens of the Execution API alone, of 64 bytes";
 
@@ -115,14 +117,22 @@ impl Airflow {
         (answer.status(), answer.json().await.unwrap_or_default())
     }
 
+    /// One call. Airflow on SQLite answers 500 where two write at once, so such a call is made again.
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
         let url = format!("{}/api/v2{path}", self.server.base_url());
-        let mut request = self.http.request(method, url).bearer_auth(&self.token);
-        if let Some(body) = body {
-            request = request.json(body);
+        let started = Instant::now();
+        loop {
+            let mut request = self.http.request(method.clone(), &url).bearer_auth(&self.token);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let answer = request.send().await.expect("an answer");
+            let status = answer.status();
+            if !status.is_server_error() || started.elapsed() > LOCKED_DEADLINE {
+                return (status, answer.json().await.unwrap_or_default());
+            }
+            sleep(LOOK_EVERY).await;
         }
-        let answer = request.send().await.expect("an answer");
-        (answer.status(), answer.json().await.unwrap_or_default())
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
+use arc_swap::ArcSwapOption;
 use cedar_policy::ffi::DetailedError;
 use cedar_policy::{Policy, PolicySet, Schema, ValidationMode, Validator};
 use cedar_policy_core::ast::{
@@ -58,6 +59,8 @@ pub(super) struct Engine {
     action: EntityUID,
     datetime: Name,
     ip: Name,
+    /// The last instant that was asked about, in milliseconds, and what Cedar makes of it.
+    now: ArcSwapOption<(i64, Value)>,
 }
 
 /// The shared engine. Its schema is fixed, so an error is a fault of this program: nothing compiles then.
@@ -66,29 +69,21 @@ pub(super) fn engine() -> Result<&'static Engine, &'static str> {
     ENGINE.as_ref().map_err(String::as_str)
 }
 
-/// Rules, ready to be asked: the id of each, and its whole condition, scope included.
+/// Rules, ready to be asked: the id of each, and its condition.
 #[derive(Debug, Default)]
 pub(super) struct RuleSet(Vec<(Box<str>, Expr)>);
 
 impl RuleSet {
+    /// Adds a rule with its scope.
     pub(super) fn push(&mut self, id: &str, rule: &Policy) {
         self.0.push((id.into(), rule.as_ref().condition()));
     }
-}
 
-#[cfg(test)]
-impl RuleSet {
-    pub(super) fn conditions(&self) -> impl Iterator<Item = &Expr> {
-        self.0.iter().map(|(_, condition)| condition)
-    }
-}
-
-impl<'a> FromIterator<&'a Policy> for RuleSet {
-    fn from_iter<I: IntoIterator<Item = &'a Policy>>(rules: I) -> Self {
-        let mut set = Self::default();
-        rules.into_iter().for_each(|rule| set.push(rule.id().as_ref(), rule));
-        set.0.shrink_to_fit();
-        set
+    /// Adds a rule whose scope is the very question that it is asked, as that of every policy's own rules is:
+    /// a run asks for this policy. Half of a rule's memory, and of its time, is its scope.
+    pub(super) fn push_in_scope(&mut self, rule: &Policy) {
+        let condition = rule.as_ref().non_scope_constraints().cloned();
+        self.0.push((AsRef::<str>::as_ref(rule.id()).into(), condition.unwrap_or_else(|| Expr::val(true))));
     }
 }
 
@@ -148,6 +143,7 @@ impl Engine {
             action: EntityUID::from_components(kind(ACTION)?, Eid::new(ISSUE), None),
             datetime: name("datetime")?,
             ip: name("ip")?,
+            now: ArcSwapOption::empty(),
         })
     }
 
@@ -188,8 +184,18 @@ impl Engine {
         Ok(Question { request, entities })
     }
 
+    /// An instant, as Cedar reads it from its text, which takes longer than a rule: many ask at the same one.
+    fn now(&self, at: Timestamp) -> Result<Value, String> {
+        if let Some(last) = self.now.load().as_ref().filter(|last| last.0 == at.as_millisecond()) {
+            return Ok(last.1.clone());
+        }
+        let now = call(&self.datetime, &at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string())?;
+        self.now.store(Some(Arc::new((at.as_millisecond(), now.clone()))));
+        Ok(now)
+    }
+
     fn context(&self, c: &Circumstances<'_>) -> Result<Context, String> {
-        let now = call(&self.datetime, &c.now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string())?;
+        let now = self.now(c.now)?;
         // A mapped address (RFC 4291, section 2.5.5.2) is the IPv4 address that it carries.
         let source = c.source_ip.map(|ip| call(&self.ip, &ip.to_canonical().to_string())).transpose()?;
         let pairs = [
@@ -205,6 +211,13 @@ impl Engine {
         let source = source.map(|ip| ("source_ip", ip));
         let pairs = pairs.into_iter().chain(source).map(|(name, value)| (name.into(), value));
         Ok(Context::Value(Arc::new(pairs.collect())))
+    }
+}
+
+#[cfg(test)]
+impl RuleSet {
+    pub(super) fn conditions(&self) -> impl Iterator<Item = &Expr> {
+        self.0.iter().map(|(_, condition)| condition)
     }
 }
 

@@ -73,9 +73,13 @@ pub(super) struct Rules {
 
 /// Compiles a document.
 pub(super) fn compile(document: &Document) -> Result<Rules, String> {
-    let rules = policies(document)?;
-    let (who, forbids) = rules.split_at(1);
-    Ok(Rules { who: who.iter().collect(), forbids: forbids.iter().collect() })
+    let mut rules = Rules { who: RuleSet::default(), forbids: RuleSet::default() };
+    for rule in policies(document)? {
+        let set =
+            if rule.effect() == cedar_policy::Effect::Permit { &mut rules.who } else { &mut rules.forbids };
+        set.push_in_scope(&rule);
+    }
+    Ok(rules)
 }
 
 /// The rules as Cedar's policies, the permit first.

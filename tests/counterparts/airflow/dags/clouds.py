@@ -27,7 +27,8 @@ def clouds() -> None:
     def bigquery() -> list[Any]:
         from airflow.providers.google.cloud.hooks.bigquery import BigQueryHook
 
-        client = BigQueryHook(use_legacy_sql=False).get_client()
+        hook = BigQueryHook(use_legacy_sql=False)
+        client = hook.get_client(project_id=hook.project_id)
         rows = client.query_and_wait("SELECT COUNT(*) FROM `acme-finance.mart.daily`")
         return [list(row.values()) for row in rows]
 

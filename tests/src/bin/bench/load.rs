@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::cpu::Cpu;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -17,6 +18,8 @@ const ANSWER_MAX: usize = 64 * 1024;
 pub(crate) struct Measured {
     latencies: Vec<Duration>,
     elapsed: Duration,
+    /// What it cost.
+    pub(crate) cpu: Cpu,
 }
 
 impl Measured {
@@ -24,6 +27,13 @@ impl Measured {
     pub(crate) fn add(&mut self, turn: Self) {
         self.latencies.extend(turn.latencies);
         self.elapsed += turn.elapsed;
+        self.cpu = self.cpu + turn.cpu;
+    }
+
+    /// Processor time for each answer, in microseconds: of the server, of Postgres, of the client.
+    pub(crate) fn cpu_us(&self) -> [f64; 3] {
+        let answers = f64::from(u32::try_from(self.latencies.len()).expect("a count"));
+        [self.cpu.server, self.cpu.postgres, self.cpu.client].map(|time| time.as_secs_f64() * 1e6 / answers)
     }
 
     /// Answers each second.

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on has failed")]
 
 mod asks;
+mod cpu;
 mod floors;
 mod ground;
 mod growth;
@@ -75,6 +76,10 @@ const QUICK: Scale = Scale {
 
 /// The connections over which few and many are compared: latency is what counts there.
 pub(crate) const GROWTH_CONNECTIONS: usize = 4;
+
+/// As in the program that is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -73,6 +73,11 @@ async fn in_turns(ground: &Ground, server: &Server, scale: Scale, report: &mut R
     for ((connections, _), measured) in scale.mints.iter().zip(&mints) {
         report.measured("fresh mint, record committed", *connections, measured);
     }
+    for (what, loads) in [("/healthz", &http[..]), ("a fresh mint", &mints), ("a repeated ask", &again)] {
+        if let [.., most] = loads {
+            report.cpu(what, most.cpu_us());
+        }
+    }
     for ((connections, _), measured) in scale.again.iter().zip(&again) {
         report.measured("repeated ask for a live lease", *connections, measured);
     }

@@ -29,6 +29,13 @@ impl Report {
         self.figure(&format!("resident, {what}, MB"), mb);
     }
 
+    /// What the most crowded load cost, for each answer.
+    pub(crate) fn cpu(&mut self, what: &str, [server, postgres, client]: [f64; 3]) {
+        for (who, us) in [("server", server), ("Postgres", postgres), ("client", client)] {
+            self.figure(&format!("processor time of {what}, {who}, µs"), us);
+        }
+    }
+
     /// One number.
     pub(crate) fn figure(&mut self, what: &str, number: f64) {
         self.figures.push(format!("| {what} | {number:.1} |"));

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::net::TcpStream;
 
+use crate::cpu::Cpu;
 use crate::load::{self, Measured};
 
 /// How long a server may take until it listens.
@@ -59,7 +60,7 @@ impl Server {
     /// See [`load::run`].
     pub(crate) async fn load(&self, connections: usize, requests: Vec<Vec<u8>>) -> Measured {
         let total = requests.len();
-        load::run(self.address, connections, Arc::new(requests), total).await
+        self.load_around(connections, &Arc::new(requests), total).await
     }
 
     /// The same, going around `requests` until there were `total`.
@@ -69,7 +70,10 @@ impl Server {
         requests: &Arc<Vec<Vec<u8>>>,
         total: usize,
     ) -> Measured {
-        load::run(self.address, connections, Arc::clone(requests), total).await
+        let before = Cpu::used(self.process.id());
+        let mut measured = load::run(self.address, connections, Arc::clone(requests), total).await;
+        measured.cpu = Cpu::used(self.process.id()) - before;
+        measured
     }
 
     /// Its resident memory in MB (10^6 bytes): now, and at its highest.

@@ -48,9 +48,18 @@ fn the_cedar_text_is_what_decides() {
     }
     let read: cedar_policy::PolicySet = text.parse().unwrap();
     let compiled = rules::compile(&policy.document).unwrap();
+    // Every rule is about the question that it is asked, so its scope is not asked again.
+    let scope: cedar_policy::Policy =
+        "permit (principal is Run, action == Action::\"issue\", resource == Policy::\"finance-data-publish\");"
+            .parse()
+            .unwrap();
+    let scope = scope.as_ref();
     let original = compiled.who.conditions().chain(compiled.forbids.conditions());
     for (read, original) in read.policies().zip(original) {
-        assert_eq!(read.as_ref().condition(), *original, "{text}");
+        assert_eq!(read.as_ref().non_scope_constraints(), Some(original), "{text}");
+        assert_eq!(read.as_ref().resource_constraint(), scope.resource_constraint(), "{text}");
+        assert_eq!(read.as_ref().principal_constraint(), scope.principal_constraint(), "{text}");
+        assert_eq!(read.as_ref().action_constraint(), scope.action_constraint(), "{text}");
     }
     assert_eq!(read.num_of_policies(), 6);
     insta::assert_snapshot!(text);
