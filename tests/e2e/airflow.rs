@@ -1,5 +1,6 @@
 //! A real Airflow: every task has an identity, stock hooks get credentials, and no DAG knows of Cortex.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 
@@ -141,12 +142,41 @@ async fn postings(State(keys): State<Arc<JwkSet>>, headers: HeaderMap) -> Result
 #[tokio::test]
 async fn tasks_of_a_real_airflow_get_what_their_policies_say() {
     let (scene, airflow) = scene().await;
+    the_doctor_tries_each_link(&scene).await;
     tokio::join!(
         stock_hooks_work_and_every_try_has_an_identity(&scene, &airflow),
         a_stranger_is_denied_and_does_not_fall_back(&scene, &airflow),
         a_task_renews_until_its_policy_is_withdrawn(&scene, &airflow),
         a_task_waits_for_people(&scene, &airflow),
     );
+}
+
+async fn the_doctor_tries_each_link(scene: &Scene) {
+    let folder = tempfile::tempdir().unwrap();
+    let doctor = async |change: fn(&mut IssuerConfig), dag: &str| {
+        let mut config = scene.world.world.config.clone();
+        let issuer = config.issuers.iter_mut().find(|issuer| issuer.name.as_str() == "airflow").unwrap();
+        change(issuer);
+        let file = folder.path().join("cortex.toml");
+        std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_cortex-under-test"));
+        command.arg("--config").arg(&file).args(["doctor", "airflow", "--issuer", "airflow"]);
+        command.args(["--policy", "airflow-clouds", "--dag", dag, "--task", "s3"]).env_remove("DATABASE_URL");
+        let output = command.output().await.unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (sound, said) = doctor(|_| {}, "clouds").await;
+    assert!(sound && said.contains("aws: permitted now"), "{said}");
+    for (what, change, dag, remedy) in [
+        ("a slash", (|i| i.iss.push('/')) as fn(&mut IssuerConfig), "clouds", "Write its own words as `iss`"),
+        ("an audience", |i| i.audience = "elsewhere".into(), "clouds", "[cortex] issuer_audiences"),
+        ("a path", |i| i.iss.push_str("/elsewhere"), "clouds", "airflow-provider-cortex[issuer]"),
+        ("a port", |i| i.iss = "http://127.0.0.1:9/cortex-oidc".into(), "clouds", "Start the API server"),
+        ("a stranger", |_| {}, "stranger", "aws: denied."),
+    ] {
+        let (sound, said) = doctor(change, dag).await;
+        assert!(!sound && said.contains("FAULT") && said.contains(remedy), "{what}: {said}");
+    }
 }
 
 async fn stock_hooks_work_and_every_try_has_an_identity(scene: &Scene, airflow: &Airflow) {
@@ -186,8 +216,9 @@ async fn a_stranger_is_denied_and_does_not_fall_back(scene: &Scene, airflow: &Ai
     let log = run.log("s3", 1).await;
     assert!(log.contains("Cortex: connection aws_default:"), "{log}");
     let denials = scene.world.record(&["denial"]).await;
-    let denied = |entry: &&Value| entry["principal"]["dag_id"] == "stranger";
-    assert_eq!(denials.iter().filter(denied).count(), 1, "{denials:?}");
+    let asked = denials.iter().filter(|entry| entry["principal"]["dag_id"] == "stranger");
+    let asked: BTreeSet<_> = asked.map(|entry| entry["request_id"].as_str().unwrap()).collect();
+    assert_eq!(asked.len(), 1, "one ask, for all targets, and on record: {denials:?}");
 }
 
 async fn a_task_renews_until_its_policy_is_withdrawn(scene: &Scene, airflow: &Airflow) {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use cortex_core::Clock as _;
+use cortex_core::clock::SystemClock;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -16,7 +18,7 @@ const RUN_DEADLINE: Duration = Duration::from_mins(6);
 /// How often its state is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long its database may be locked.
-const LOCKED_DEADLINE: Duration = Duration::from_secs(60);
+const LOCKED_DEADLINE: Duration = Duration::from_mins(1);
 /// What Airflow signs its tasks' own tokens with.
 const JWT_SECRET: &str = "a secret of the tests, for the tokens of the Execution API alone, of 64 bytes";
 
@@ -104,7 +106,7 @@ impl Airflow {
     /// Asks Airflow's issuer for an ID token with a token of the Execution API for the task instance `id`, as it
     /// would be if somebody kept it.
     pub async fn id_token_of(&self, id: &str) -> (StatusCode, Value) {
-        let now = jiff::Timestamp::now().as_second();
+        let now = SystemClock.now().as_second();
         let claims = json!({
             "sub": id, "scope": "execution", "aud": "urn:airflow.apache.org:task", "jti": encode(id),
             "iat": now, "nbf": now, "exp": now + 600,
@@ -117,7 +119,7 @@ impl Airflow {
         (answer.status(), answer.json().await.unwrap_or_default())
     }
 
-    /// One call. Airflow on SQLite answers 500 where two write at once, so such a call is made again.
+    /// One call. Airflow on `SQLite` answers 500 where two write at once, so such a call is made again.
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
         let url = format!("{}/api/v2{path}", self.server.base_url());
         let started = Instant::now();
@@ -154,9 +156,8 @@ impl DagRun<'_> {
                 return state;
             }
             let over = ["success", "failed", "upstream_failed", "skipped", "removed"].contains(&&*state);
-            if over || started.elapsed() > RUN_DEADLINE {
-                panic!("{task} is {state}, not {states:?}:\n{}", self.log(task, 1).await);
-            }
+            let failed = over || started.elapsed() > RUN_DEADLINE;
+            assert!(!failed, "{task} is {state}, not {states:?}:\n{}", self.log(task, 1).await);
             sleep(LOOK_EVERY).await;
         }
     }
@@ -206,6 +207,6 @@ impl DagRun<'_> {
         let path = format!("{}/taskInstances/{task}/logs/{attempt}?full_content=true", self.path);
         let (_, log) = self.airflow.call(Method::GET, &path, None).await;
         let lines = log["content"].as_array().into_iter().flatten();
-        lines.map(|line| format!("{line}\n")).collect()
+        lines.map(Value::to_string).collect::<Vec<_>>().join("\n")
     }
 }

@@ -43,6 +43,9 @@ enum Command {
     /// Policies and guardrails: check, test and explain files; apply them straight on the database.
     #[command(subcommand)]
     Policy(commands::policy::Command),
+    /// Try the links to what Cortex works with, and name each fault with its remedy.
+    #[command(subcommand)]
+    Doctor(commands::doctor::Command),
     /// Cortex's own signing keys.
     #[command(subcommand)]
     Keys(commands::keys::Command),
@@ -60,6 +63,7 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         Command::Migrate => commands::migrate::run(load()?).await,
         Command::Config(command) => commands::config::run(&command, load),
         Command::Policy(command) => commands::policy::run(command, load).await,
+        Command::Doctor(command) => commands::doctor::run(command, load()?).await,
         Command::Keys(command) => commands::keys::run(command, load()?).await,
         Command::Openapi => output::json(&cortex_server::http::openapi()),
     }

@@ -19,6 +19,7 @@ with DAG("hello_cortex", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=t
         s3_bucket="finance-mart",
         s3_key="hello_cortex/{{ run_id }}/hello.txt",
         data="hello",
+        replace=True,
     )
     BigQueryInsertJobOperator(
         task_id="publish_bigquery",

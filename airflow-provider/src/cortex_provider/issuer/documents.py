@@ -52,6 +52,8 @@ class IssuerDocuments:
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["RS256"],
             "claims_supported": ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "airflow"],
+            # Not of the standard: lets `cortex doctor airflow` see whether both sides name the same audience.
+            "cortex_audiences": sorted(settings.audiences()),
         }
 
     def _jwks(self) -> dict[str, Any]:

@@ -22,4 +22,5 @@ with DAG("approved", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC),
         s3_bucket="finance-mart",
         s3_key="approved/{{ run_id }}/hello.txt",
         data="hello",
+        replace=True,
     )
