@@ -8,7 +8,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use axum::{Json, Router};
-use cortex_identity::{IssuerConfig, Kind};
+use cortex_cli::world::CLAIMANT;
+use cortex_core::IssuerName;
+use cortex_identity::{AirflowConfig, IssuerConfig, Kind};
 use cortex_tests::airflow::{Airflow, Plan};
 use cortex_tests::forge::part;
 use cortex_tests::tls::TlsFront;
@@ -16,6 +18,7 @@ use cortex_tests::world::{AheadClock, TestWorld, first_run};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 use tokio::task::JoinSet;
 
 use crate::counterparts::apply;
@@ -31,11 +34,10 @@ const TARGETS: &str = "
   bigquery: {project: acme-finance, grant: finance-publish}
   snowflake: {account: acme-prod, user: FINANCE_SVC, role: FINANCE_PUBLISH}";
 
-fn policy(name: &str, dag: &str, what: &str, rest: &str) -> String {
+fn policy(name: &str, who: &str, what: &str, rest: &str) -> String {
     let api = format!("\n  api: {{audience: {AUDIENCE}, scopes: [\"postings:read\"]}}");
     format!(
-        "name: {name}\ndescription: A real Airflow's\nwho:\n  airflow: airflow\n  dags: [{dag}]\n\
-         what:{what}{api}\n{rest}\n"
+        "name: {name}\ndescription: A real Airflow's\nwho: {{airflow: airflow, {who}}}\nwhat:{what}{api}\n{rest}\n"
     )
 }
 
@@ -45,13 +47,21 @@ struct Scene {
     admin: String,
     _snowflake: TlsFront,
     _ledger: JoinSet<()>,
+    _airflow_token: NamedTempFile,
 }
 
 async fn scene() -> (Scene, Airflow) {
     let port = free_port();
+    let airflow_token = NamedTempFile::new().unwrap();
+    let token_file = airflow_token.path().to_owned();
     let world = TestWorld::start_live(move |config| {
-        let iss = format!("http://127.0.0.1:{port}/cortex-oidc");
-        config.issuers.push(IssuerConfig::new("airflow".parse().unwrap(), iss, Kind::Run, "cortex"));
+        let url = format!("http://127.0.0.1:{port}");
+        let name: IssuerName = "airflow".parse().unwrap();
+        let iss = format!("{url}/cortex-oidc");
+        config.issuers.push(IssuerConfig::new(name.clone(), iss, Kind::Run, "cortex"));
+        let claimants = std::mem::take(&mut config.airflows[0].claimants);
+        config.airflows =
+            vec![AirflowConfig { token_file: Some(token_file), ..AirflowConfig::new(name, url, claimants) }];
     })
     .await;
     let admin = world.person("erin", &["cortex-admins"]);
@@ -59,9 +69,13 @@ async fn scene() -> (Scene, Airflow) {
     let approval =
         "when: {max_ttl: 30m}\napproval: {required_for: always, approvers: {groups: [finance-admins]}}";
     for (name, text) in [
-        ("airflow-clouds", policy("airflow-clouds", "clouds", TARGETS, half_an_hour)),
-        ("airflow-long", policy("airflow-long", "long", "", "when: {max_ttl: 60s}")),
-        ("airflow-approved", policy("airflow-approved", "approved", TARGETS, approval)),
+        ("airflow-clouds", policy("airflow-clouds", "dags: [clouds]", TARGETS, half_an_hour)),
+        ("airflow-long", policy("airflow-long", "dags: [long]", "", "when: {max_ttl: 60s}")),
+        ("airflow-approved", policy("airflow-approved", "dags: [approved]", TARGETS, approval)),
+        (
+            "airflow-claimed",
+            policy("airflow-claimed", "dags: [long], attestation: [verified-claim]", "", half_an_hour),
+        ),
     ] {
         let applied = apply(&world, &admin, name, &text).await;
         assert_eq!(applied.status, StatusCode::OK, "{applied:?}");
@@ -69,7 +83,8 @@ async fn scene() -> (Scene, Airflow) {
     let snowflake = TlsFront::start(world.world.sandbox.snowflake_url()).await;
     let (ledger_url, ledger) = ledger(&world).await;
     let airflow = airflow(port, &world, &snowflake, &ledger_url).await;
-    (Scene { world, admin, _snowflake: snowflake, _ledger: ledger }, airflow)
+    std::fs::write(airflow_token.path(), airflow.token()).unwrap();
+    (Scene { world, admin, _snowflake: snowflake, _ledger: ledger, _airflow_token: airflow_token }, airflow)
 }
 
 async fn airflow(port: u16, world: &TestWorld<AheadClock>, snowflake: &TlsFront, ledger: &str) -> Airflow {
@@ -236,6 +251,7 @@ async fn a_task_renews_until_its_policy_is_withdrawn(scene: &Scene, airflow: &Ai
     let id = run.task("work").await["id"].as_str().unwrap().to_owned();
     let (while_running, said) = airflow.id_token_of(&id).await;
     assert_eq!(while_running, StatusCode::OK, "{said}");
+    a_service_claims_the_running_task_and_no_other_try(scene, &run.id).await;
     while run.pushed("work", "credentials").await.as_i64() < Some(2) {
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     }
@@ -247,6 +263,24 @@ async fn a_task_renews_until_its_policy_is_withdrawn(scene: &Scene, airflow: &Ai
     assert!(!log.contains(stolen), "tokens are masked");
     let (afterwards, said) = airflow.id_token_of(&id).await;
     assert_eq!(afterwards, StatusCode::FORBIDDEN, "a token that was kept: {said}");
+}
+
+/// Cortex asks this very Airflow's REST API whether a claimed run is running.
+async fn a_service_claims_the_running_task_and_no_other_try(scene: &Scene, run_id: &str) {
+    let world = &scene.world;
+    let claim = async |attempt: u32| {
+        let run = json!({"dag_id": "long", "run_id": run_id, "task_id": "work", "try_number": attempt});
+        let token = world.world.sandbox.service_token(CLAIMANT).unwrap();
+        world.ask(&token, json!({"policy": "airflow-claimed", "run": run})).await
+    };
+    let running = claim(1).await;
+    assert_eq!(running.status, StatusCode::OK, "{running:?}");
+    let other = claim(2).await;
+    assert_eq!(other.status, StatusCode::BAD_REQUEST, "{other:?}");
+    let issued = world.record(&["issuance.issued"]).await;
+    let claimed = issued.iter().find(|entry| entry["policy"] == "airflow-claimed").unwrap();
+    assert_eq!(claimed["principal"]["attestation"], "verified-claim", "{claimed}");
+    assert_eq!(claimed["principal"]["run_type"], "manual", "as Airflow says it: {claimed}");
 }
 
 async fn a_task_waits_for_people(scene: &Scene, airflow: &Airflow) {

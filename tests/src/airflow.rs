@@ -69,6 +69,11 @@ impl Airflow {
         Self { server, http, token }
     }
 
+    /// A token for its REST API.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The run that the scheduler starts by itself, once it has.
     pub async fn scheduled(&self, dag: &str) -> DagRun<'_> {
         let path = format!("/dags/{dag}/dagRuns");

@@ -4,12 +4,14 @@ use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use cortex_identity::{IssuerConfig, Kind};
 use cortex_sandbox::RunClaims;
+use cortex_server::Config;
 use tracing_subscriber::EnvFilter;
 
 use super::serve::told_to_stop;
 use crate::error::Error;
-use crate::world::{Plan, World};
+use crate::world::{AUDIENCE, Plan, World};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -19,7 +21,14 @@ pub(crate) struct Args {
     /// Policies and guardrails to apply instead of the examples: a file or a folder.
     #[arg(long)]
     policies: Option<PathBuf>,
+    /// An Airflow on this machine whose runs are believed as well, by the URL of its API server; policies call it
+    /// `airflow`. It needs the package airflow-provider-cortex.
+    #[arg(long, value_name = "URL")]
+    airflow: Option<String>,
 }
+
+/// What policies call the Airflow of `--airflow`.
+const AIRFLOW: &str = "airflow";
 
 pub(crate) async fn run(args: Args) -> Result<(), Error> {
     if !args.listen.ip().is_loopback() {
@@ -34,12 +43,24 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     log.with_writer(std::io::stderr).init();
     let _ = cortex_server::http::recorder();
     println!("starting a private database, sandbox clouds and a development issuer …");
-    let plan = Plan { listen: args.listen, policies: args.policies, ..Plan::default() };
+    let airflow = args.airflow.map(|url| trusted(&url)).transpose()?;
+    let adjust = Box::new(|config: &mut Config| config.issuers.extend(airflow));
+    let plan = Plan { listen: args.listen, policies: args.policies, adjust, ..Plan::default() };
     let world = World::start(plan).await?;
     introduce(&world)?;
     told_to_stop().await?;
     world.shut_down().await;
     Ok(())
+}
+
+fn trusted(url: &str) -> Result<IssuerConfig, Error> {
+    let iss = format!("{}/cortex-oidc", url.trim_end_matches('/'));
+    let name = AIRFLOW.parse().map_err(|_| Error::Said(format!("{AIRFLOW} is no name")))?;
+    let issuer = IssuerConfig::new(name, iss, Kind::Run, AUDIENCE);
+    match issuer.validate().first() {
+        None => Ok(issuer),
+        Some(fault) => Err(Error::Said(format!("--airflow: {fault}"))),
+    }
 }
 
 fn introduce(world: &World) -> Result<(), Error> {
