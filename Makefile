@@ -2,7 +2,7 @@
 # What is downloaded and built for later runs lies in ${XDG_CACHE_HOME:-~/.cache}/cortex.
 
 .DEFAULT_GOAL := help
-.PHONY: help test python-test lint rust-lint python-lint demo dev bench fuzz deny fmt clean
+.PHONY: help test python-test lint rust-lint python-lint demo dev bench bench-airflow fuzz deny fmt clean
 
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cortex
 cargo := CARGO_BUILD_BUILD_DIR="$$(python3 .ci/build_dir.py)" cargo
@@ -16,7 +16,7 @@ fuzz_seconds ?= 60
 fuzz_tools := $(cache)/fuzz-tools/bin
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: lint ## lint, then run all tests
 	@.ci/postgres
@@ -67,6 +67,12 @@ dev: ## serve Cortex with sandbox clouds and a development issuer, until Ctrl-C
 bench: ## measure throughput and latency of a release build
 	@.ci/postgres
 	@$(cargo) run --release --package cortex-tests --bin bench
+
+bench-airflow: ## measure what Cortex is asked when the tasks of 300 DAGs start at once
+	@.ci/postgres
+	@$(cargo) build --quiet --package cortex-cli --bin cortex
+	@$(counterparts) sh -ec 'PYTHONPATH=$(package)/src "$$CORTEX_AIRFLOW3_VENV/bin/python" \
+		tests/counterparts/airflow/load.py env $(cargo) run --quiet --package cortex-cli --bin cortex -- dev'
 
 fuzz: ## fuzz each target for a while (fuzz_seconds=60)
 	@test -x $(fuzz_tools)/cargo-fuzz || { echo '== installing cargo-fuzz'; \
