@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,11 @@ def _masker() -> Callable[[str], None]:
 
 _mask_secret = _masker()
 
+#: A signed token: its last part is the signature, of 256 bits or more.
+_SIGNED = re.compile(r"[\w-]+\.[\w-]+\.([\w-]{43,})\Z", re.ASCII)
+#: How many characters at the end of a signature are masked: 384 bits, which nobody guesses.
+SIGNATURE_END = 64
+
 __all__ = [
     "AIRFLOW_3",
     "AccessDenied",
@@ -77,10 +83,15 @@ __all__ = [
 
 
 def mask(*secrets: str | None) -> None:
-    """Registers secrets with Airflow's masker, in this process and, where there is one, in its supervisor."""
+    """Registers secrets with Airflow's masker, in this process and, where there is one, in its supervisor.
+
+    Of a signed token only the end of its signature, without which it is none. The masker forgets nothing, and compiles
+    every character that it knows anew with each secret, so a task that renews for hours has to be sparing.
+    """
     for secret in secrets:
         if secret:
-            _mask_secret(secret)
+            signed = _SIGNED.match(secret)
+            _mask_secret(signed[1][-SIGNATURE_END:] if signed else secret)
 
 
 def current_context() -> Mapping[str, Any] | None:
