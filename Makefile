@@ -52,6 +52,9 @@ python-lint:
 			"$$CORTEX_TEST_VENV/bin/mypy" --config-file $(python_config) \
 				--python-executable "$$CORTEX_TEST_VENV/bin/python" "$$part"; \
 		done; \
+		MYPYPATH=$(package)/src:tests/counterparts/airflow "$$CORTEX_TEST_VENV/bin/mypy" --config-file $(package)/pyproject.toml \
+			--python-executable "$$CORTEX_AIRFLOW3_VENV/bin/python" $(wildcard tests/counterparts/airflow/*.py) \
+			$(wildcard tests/counterparts/airflow/dags/*.py); \
 		"$$CORTEX_TEST_VENV/bin/ruff" check $(package); \
 		"$$CORTEX_TEST_VENV/bin/ruff" format --check $(package); \
 		cd $(package) && "$$CORTEX_TEST_VENV/bin/mypy" --python-executable "$$CORTEX_AIRFLOW3_VENV/bin/python"'

@@ -127,6 +127,7 @@ def test_a_policy_that_says_no_fails_without_retries_and_an_absence_does_not(
     with running() as context, pytest.raises(AirflowFailException, match="not this DAG"):
         operator.execute(context)
     broker.answer = lambda request: refused("temporarily_unavailable", "restarting", 503)
+    monkeypatch.setattr("cortex_provider.leases.PATIENCE", 0.0)
     with running() as context, pytest.raises(Exception, match="restarting") as caught:
         operator.execute(context)
     assert not isinstance(caught.value, AirflowFailException)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 from airflow.providers.amazon.aws.operators.s3 import S3CreateObjectOperator
 from airflow.sdk import DAG
-
 from cortex_provider.operators.grant import AwaitsApproval
 
 

@@ -11,8 +11,11 @@ from airflow.sdk import dag, task
 @dag(schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=UTC))
 def clouds() -> None:
     @task
-    def s3(run_id: str) -> dict[str, Any]:
+    def s3() -> dict[str, Any]:
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+        from airflow.sdk import get_current_context
+
+        run_id = get_current_context()["run_id"]
 
         hook = S3Hook()
         hook.load_string("hello", f"clouds/{run_id}/hello.txt", "finance-mart", replace=True)
@@ -47,13 +50,14 @@ def clouds() -> None:
         return answer
 
     @task(retries=1, retry_delay=0.1)
-    def retried(ti: Any) -> int:
-        from airflow.sdk import Connection
+    def retried() -> int:
+        from airflow.sdk import Connection, get_current_context
 
         Connection.get("http_default")
-        if ti.try_number == 1:
+        attempt = int(get_current_context()["ti"].try_number)
+        if attempt == 1:
             raise RuntimeError("the first try fails, once it has its credential")
-        return int(ti.try_number)
+        return attempt
 
     @task
     def mapped(number: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 from airflow.sdk import dag, task
 
@@ -15,9 +14,10 @@ PATIENCE = 300.0
 @dag(schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC))
 def long() -> None:
     @task
-    def work(ti: Any) -> str:
-        from airflow.sdk import Connection, Variable
+    def work() -> str:
+        from airflow.sdk import Connection, Variable, get_current_context
 
+        ti = get_current_context()["ti"]
         ti.xcom_push(key="id_token", value=Variable.get("cortex_id_token.cortex"))
         until = time.monotonic() + PATIENCE
         seen: list[str] = []
