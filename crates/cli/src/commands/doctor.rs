@@ -32,7 +32,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct AirflowArgs {
-    /// The Airflow, by its name under [[issuers]]. Default: each issuer of runs.
+    /// The Airflow, by its name in the configuration. Default: each issuer of runs.
     #[arg(long, value_name = "NAME")]
     issuer: Option<IssuerName>,
     /// A policy to ask. Needs the database.
