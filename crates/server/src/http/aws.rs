@@ -41,7 +41,7 @@ pub(super) async fn container_credentials(
             let (code, message) = (error.error, &error.error_description);
             let body = json!({
                 "code": code, "message": message, "Code": code, "Message": message,
-                "decision_id": error.decision_id, "grant_id": error.grant.as_ref().map(|note| &note.grant_id),
+                "decision_id": error.decision_id, "grant_id": error.grant_id,
             });
             (error.status(), Json(body)).into_response()
         }

@@ -26,25 +26,20 @@ pub struct OAuthError {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision_id: Option<String>,
     /// The grant, where it is about one.
-    #[serde(flatten)]
-    pub grant: Option<Box<GrantNote>>,
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant_id: Option<Box<str>>,
+    /// What the grant's status can be asked with; good for nothing else.
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant_handle: Option<Box<str>>,
+    /// How long to wait before asking again, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<u32>,
     #[serde(skip)]
     status: StatusCode,
     #[serde(skip)]
     retry_after: Option<u32>,
-}
-
-/// What an error says of a grant.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct GrantNote {
-    /// The grant.
-    pub grant_id: String,
-    /// What its status can be asked with; good for nothing else.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub grant_handle: Option<String>,
-    /// How long to wait before asking again, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interval: Option<u32>,
 }
 
 impl OAuthError {
@@ -54,7 +49,9 @@ impl OAuthError {
             error,
             error_description: description.into(),
             decision_id: None,
-            grant: None,
+            grant_id: None,
+            grant_handle: None,
+            interval: None,
             status: StatusCode::BAD_REQUEST,
             retry_after: None,
         }
@@ -83,22 +80,16 @@ impl From<Refused> for OAuthError {
                 ..Self::new("invalid_target", description)
             },
             Refused::Pending { grant_id, handle, interval_s } => Self {
-                grant: Some(Box::new(GrantNote {
-                    grant_id: grant_id.to_string(),
-                    grant_handle: Some(handle),
-                    interval: Some(interval_s),
-                })),
+                grant_id: Some(grant_id.to_string().into()),
+                grant_handle: Some(handle.into()),
+                interval: Some(interval_s),
                 ..Self::new(
                     "authorization_pending",
                     format!("grant {grant_id} waits for approval; ask again"),
                 )
             },
             Refused::GrantDenied { grant_id, description } => Self {
-                grant: Some(Box::new(GrantNote {
-                    grant_id: grant_id.to_string(),
-                    grant_handle: None,
-                    interval: None,
-                })),
+                grant_id: Some(grant_id.to_string().into()),
                 ..Self::new("access_denied", description)
             },
             Refused::Unavailable { description, retry_after_s } => Self {
