@@ -262,6 +262,7 @@ async fn a_task_renews_until_its_policy_is_withdrawn(scene: &Scene, airflow: &Ai
     assert_eq!(while_running, StatusCode::OK, "{said}");
     a_service_claims_the_running_task_and_no_other_try(scene, &run.id).await;
     while run.pushed("work", "credentials").await.as_i64() < Some(2) {
+        run.reaches("work", &["running"]).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let retired = world.as_person(Method::DELETE, "/v1/policies/airflow-long", &scene.admin, None).await;

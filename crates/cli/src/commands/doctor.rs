@@ -183,7 +183,7 @@ async fn keys(issuer: &IssuerConfig) -> Result<Vec<Finding>, Error> {
     let found =
         identity.status().into_iter().map(|status| match (status.keys.keys, status.keys.last_error) {
             (0, Some(error)) => {
-                fault(format!("its keys cannot be had: {error}"), "The line above may say why.")
+                fault(format!("its keys cannot be had: {error}"), "Mend what is wrong above. If nothing is, its `jwks_uri` has to be reachable from here, and quick.")
             }
             (0, None) => fault(
                 "none of its keys can verify a token",
