@@ -80,7 +80,7 @@ impl RuleSet {
     }
 
     /// Adds a rule whose scope is the very question that it is asked, as that of every policy's own rules is:
-    /// a run asks for this policy. Half of a rule's memory, and of its time, is its scope.
+    /// a run asks for this policy. So it need be neither kept nor evaluated.
     pub(super) fn push_in_scope(&mut self, rule: &Policy) {
         let condition = rule.as_ref().non_scope_constraints().cloned();
         self.0.push((AsRef::<str>::as_ref(rule.id()).into(), condition.unwrap_or_else(|| Expr::val(true))));
@@ -184,7 +184,7 @@ impl Engine {
         Ok(Question { request, entities })
     }
 
-    /// An instant, as Cedar reads it from its text, which takes longer than a rule: many ask at the same one.
+    /// An instant, as Cedar reads it from its text, which takes a while: many ask at the same one.
     fn now(&self, at: Timestamp) -> Result<Value, String> {
         if let Some(last) = self.now.load().as_ref().filter(|last| last.0 == at.as_millisecond()) {
             return Ok(last.1.clone());
