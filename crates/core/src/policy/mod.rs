@@ -123,7 +123,8 @@ impl Policy {
         let document = read::document(&node, targets, problems)?;
         let canonical = problems.keep(node.at, read::canonical(&node))?;
         match Self::build(source, document, Digest::of(&canonical)) {
-            Ok((policy, faults)) => {
+            Ok(policy) => Some(policy),
+            Err(faults) => {
                 for fault in faults {
                     problems.add(
                         Position::START,
@@ -131,20 +132,20 @@ impl Policy {
                         "report this",
                     );
                 }
-                Some(policy)
-            }
-            Err(fault) => {
-                problems.add(Position::START, format!("Cedar refuses the policy: {fault}"), "report this");
                 None
             }
         }
     }
 
-    /// The policy, and what strict validation says against it.
-    fn build(source: &str, document: Document, digest: Digest) -> Result<(Self, Vec<String>), String> {
-        let engine = engine::engine()?;
-        let faults = rules::faults(&document, engine)?;
-        Ok((Self { engine, document, rules: Mutex::default(), digest, source: source.into() }, faults))
+    /// The policy, or what Cedar and its strict validation say against it.
+    fn build(source: &str, document: Document, digest: Digest) -> Result<Self, Vec<String>> {
+        let engine = engine::engine().map_err(|fault| vec![fault.to_owned()])?;
+        let faults = rules::faults(&document, engine).unwrap_or_else(|fault| vec![fault]);
+        if faults.is_empty() {
+            Ok(Self { engine, document, rules: Mutex::default(), digest, source: source.into() })
+        } else {
+            Err(faults)
+        }
     }
 
     /// The policy's name.

@@ -15,6 +15,7 @@ use utoipa::IntoParams;
 
 use super::auth::bearer;
 use super::error::Problem;
+use super::grants::parse_id;
 use super::{App, Client};
 use crate::store::grants;
 
@@ -101,7 +102,7 @@ pub(super) async fn status(
     query: Result<Query<StatusQuery>, axum::extract::rejection::QueryRejection>,
     parts: Parts,
 ) -> Result<Json<GrantStatus>, Problem> {
-    let id: GrantId = id.parse().map_err(|_| Problem::bad_request("a grant's id is a UUID"))?;
+    let id = parse_id(&id)?;
     if !bearer(&parts).is_some_and(|handle| app.broker.keyring.is_grant_handle(id, handle)) {
         app.broker.noise.count("grant", client.source, app.broker.clock.now());
         return Err(Problem::new(

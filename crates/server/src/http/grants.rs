@@ -76,7 +76,7 @@ pub(super) fn page_size(limit: Option<i64>) -> Result<i64, Problem> {
     if (1..=200).contains(&limit) { Ok(limit) } else { Err(Problem::bad_request("limit is 1 to 200")) }
 }
 
-fn parse_id(text: &str) -> Result<GrantId, Problem> {
+pub(super) fn parse_id(text: &str) -> Result<GrantId, Problem> {
     text.parse().map_err(|_| Problem::bad_request("a grant's id is a UUID"))
 }
 
