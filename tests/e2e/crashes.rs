@@ -18,9 +18,9 @@ const HELD: i64 = 4_711;
 /// Where the process is when it is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// The rows of the transaction that writes this kind are about to be inserted.
+    /// The rows of this kind are about to be inserted, and the database gives that up with the connection.
     Writing(&'static str),
-    /// COMMIT of that transaction was sent and is under way; it happens, and nobody hears of it.
+    /// The commit of such rows is under way; it happens, and nobody hears of it.
     Committing(&'static str),
     /// The cloud was asked and has not minted yet.
     InTheCloud,
@@ -103,7 +103,7 @@ async fn killed_at(step: Step, then: Then) {
     }
     served.kill().await;
     served.sandbox.clear_faults();
-    release(&served, &mut hold).await;
+    release(&served, &mut hold, step).await;
     served.start().await;
     served.until("the end of what was open", "SELECT NOT EXISTS (SELECT FROM open_intent)").await;
     let mints = served.sandbox.mints();
@@ -163,7 +163,12 @@ async fn reached(served: &Served, step: Step) {
 }
 
 /// Lets the held statement go on, and waits until the dead process's sessions are over.
-async fn release(served: &Served, hold: &mut PgConnection) {
+async fn release(served: &Served, hold: &mut PgConnection, step: Step) {
+    if matches!(step, Step::Writing(_)) {
+        let dead = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    WHERE datname = current_database() AND application_name = 'cortex'";
+        sqlx::query(dead).execute(&mut *hold).await.unwrap();
+    }
     sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut *hold).await.unwrap();
     let over = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity
                                    WHERE datname = current_database() AND application_name = 'cortex')";

@@ -1,7 +1,7 @@
 //! A proxy in front of Postgres that loses what it is told to lose: a commit, or the answer to one.
 //!
 //! It speaks the frontend's side of the protocol (`PostgreSQL`'s documentation, "Frontend/Backend Protocol") far
-//! enough to know which COMMIT ends a transaction that wrote something in particular.
+//! enough to know which COMMIT ends a transaction that wrote something in particular, and which statement is one.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-/// What happens to a COMMIT.
+/// What happens to a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
     /// It never arrives: the connection is cut before it, and the transaction is rolled back.
@@ -178,14 +178,18 @@ async fn requests(
     let start = body(&mut from, length).await?;
     to.write_all(&[&length.to_be_bytes()[..], &start].concat()).await?;
     let mut wrote = Vec::new();
+    let mut in_transaction = false;
     loop {
         let kind = from.read_u8().await?;
         let length = from.read_u32().await?;
         let body = body(&mut from, length).await?;
         if kind == b'Q' && body.starts_with(b"BEGIN") {
+            in_transaction = true;
             wrote.clear();
         }
-        if kind == b'Q' && body.starts_with(b"COMMIT") {
+        // A statement outside a transaction is committed by the Sync after it.
+        let commits = (kind == b'Q' && body.starts_with(b"COMMIT")) || (kind == b'S' && !in_transaction);
+        if commits {
             if let Some((loss, then_down)) = shared.strike(&wrote) {
                 struck.then_down.store(then_down, Ordering::SeqCst);
                 match loss {
@@ -193,9 +197,13 @@ async fn requests(
                     Loss::Answer => struck.swallow.store(true, Ordering::SeqCst),
                 }
             }
+            in_transaction = false;
             wrote.clear();
         }
-        wrote.extend_from_slice(&body);
+        // What is written is in the parameters; a statement's text names everything that it may write.
+        if kind == b'B' {
+            wrote.extend_from_slice(&body);
+        }
         to.write_all(&[&[kind][..], &length.to_be_bytes(), &body].concat()).await?;
     }
 }

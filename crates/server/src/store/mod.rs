@@ -1,6 +1,7 @@
 //! All SQL. Free functions over a connection where one statement does, and [`Recorder`] where writes of many
 //! requests share a commit.
 
+mod commit;
 pub mod documents;
 pub mod grants;
 pub mod issuances;
@@ -31,6 +32,9 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
 /// How long a start waits for its first connection, whatever a request's patience is.
 const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a connection may have been idle without being asked whether it is alive.
+const IDLE_UNCHECKED: Duration = Duration::from_secs(1);
 
 /// The channel on which a change of policies or keys is announced.
 pub const CHANGES: &str = "cortex_changes";
@@ -103,6 +107,16 @@ pub async fn connect(config: &DatabaseConfig) -> Result<PgPool, StoreError> {
     let pool = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms.max(50)))
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                // One that was used just now is alive, or its loss is noticed when it is used.
+                if meta.idle_for > IDLE_UNCHECKED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_lazy_with(options);
     let mut connection = first_connection(&pool).await?;
     let strong: bool = sqlx::query_scalar(

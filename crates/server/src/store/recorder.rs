@@ -4,7 +4,6 @@
 //! Two types carry the product's promise. A [`Ticket`] exists only once an intent is durable; a [`Committed`]
 //! only once an outcome is. Minting consumes the first, opening a secret needs the second.
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use cortex_core::record::{LeafError, Opening, Outcome, What};
@@ -12,12 +11,12 @@ use cortex_core::{GrantId, IssuanceId, Lease};
 use cortex_identity::Replay;
 use cortex_providers::Ledger;
 use jiff::{SignedDuration, Timestamp};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
-use uuid::Uuid;
 
+use super::commit::{Job, Verdict, commit, settle};
 use super::micros;
-use super::row::{Row, Stamp, insert};
+use super::row::Stamp;
 
 /// How long an outcome is tried to be written before its secret is given up.
 const OUTCOME_PATIENCE: Duration = Duration::from_secs(10);
@@ -112,19 +111,6 @@ pub struct Admitted {
     pub committed: Vec<Committed>,
 }
 
-/// Something to be committed, whole or not at all.
-#[derive(Default)]
-struct Job {
-    rows: Vec<Row>,
-    spend: Option<Replay>,
-    unspend: Option<Replay>,
-    grant: Option<Uuid>,
-    /// Issuance, deadline and worst-case expiry of each intent, the times in microseconds.
-    opens: Vec<(Uuid, i64, i64)>,
-    closes: Option<Uuid>,
-}
-
-type Verdict = Result<(), RecordError>;
 type Waiting = (Job, oneshot::Sender<Verdict>);
 
 /// How the writer works.
@@ -190,7 +176,7 @@ impl Recorder {
         let attempts = async {
             let mut pause = Duration::from_millis(50);
             loop {
-                let job = Job { rows: vec![row.clone()], closes: Some(issuance_id.uuid()), ..Job::default() };
+                let job = Job { rows: vec![row.clone()], ..Job::default() };
                 match self.submit(job).await {
                     Err(RecordError::Unavailable(_)) => tokio::time::sleep(pause).await,
                     other => return other,
@@ -260,188 +246,4 @@ async fn write(pool: PgPool, mut waiting: mpsc::Receiver<Waiting>, options: Reco
             let _ = answer.send(verdict);
         }
     }
-}
-
-type Verdicts = Vec<Verdict>;
-
-/// One transaction for the whole batch. A job that is refused (replay, grant) leaves the others alone.
-async fn commit(pool: &PgPool, batch: &[Job]) -> Result<Verdicts, sqlx::Error> {
-    let mut verdicts: Verdicts = batch.iter().map(|_| Ok(())).collect();
-    let mut tx = pool.begin().await?;
-    refuse_inactive_grants(&mut tx, batch, &mut verdicts).await?;
-    refuse_replays(&mut tx, batch, &mut verdicts).await?;
-    let rows: Vec<&Row> = accepted(batch, &verdicts).flat_map(|job| &job.rows).collect();
-    if !rows.is_empty() {
-        let new: HashSet<Uuid> = insert(&mut tx, &rows).await?.into_iter().collect();
-        if new.len() < rows.len() {
-            refuse_superseded(&mut tx, batch, &new, &mut verdicts).await?;
-        }
-    }
-    open_and_close(&mut tx, batch, &verdicts).await?;
-    tx.commit().await?;
-    Ok(verdicts)
-}
-
-fn accepted<'a>(batch: &'a [Job], verdicts: &'a [Verdict]) -> impl Iterator<Item = &'a Job> {
-    batch.iter().zip(verdicts).filter(|(_, verdict)| verdict.is_ok()).map(|(job, _)| job)
-}
-
-async fn refuse_inactive_grants(
-    tx: &mut PgConnection,
-    batch: &[Job],
-    verdicts: &mut Verdicts,
-) -> Result<(), sqlx::Error> {
-    let wanted: Vec<Uuid> = batch.iter().filter_map(|job| job.grant).collect();
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    // Locked until the commit, so that no decision on the grant slips between.
-    let active: HashSet<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM grant_request WHERE id = ANY($1) AND status = 'approved' ORDER BY id FOR SHARE",
-    )
-    .bind(wanted)
-    .fetch_all(tx)
-    .await?
-    .into_iter()
-    .collect();
-    for (job, verdict) in batch.iter().zip(verdicts) {
-        if job.grant.is_some_and(|grant| !active.contains(&grant)) {
-            *verdict = Err(RecordError::GrantGone);
-        }
-    }
-    Ok(())
-}
-
-async fn refuse_replays(
-    tx: &mut PgConnection,
-    batch: &[Job],
-    verdicts: &mut Verdicts,
-) -> Result<(), sqlx::Error> {
-    let mut first: HashMap<(&str, &[u8]), (usize, i64)> = HashMap::new();
-    for (index, job) in batch.iter().enumerate() {
-        let (Some(replay), Some(Ok(()))) = (&job.spend, verdicts.get(index)) else { continue };
-        let key = (replay.issuer.as_str(), replay.jti_hash.as_bytes().as_slice());
-        if let std::collections::hash_map::Entry::Vacant(place) = first.entry(key) {
-            place.insert((index, micros(replay.expires_at)));
-        } else if let Some(verdict) = verdicts.get_mut(index) {
-            *verdict = Err(RecordError::Replayed);
-        }
-    }
-    if first.is_empty() {
-        return Ok(());
-    }
-    let mut spent: Vec<_> = first.into_iter().collect();
-    // Every replica takes the rows in one order, so that two batches cannot wait for each other.
-    spent.sort_unstable();
-    let new: Vec<i64> = sqlx::query_scalar(
-        "WITH t AS (SELECT * FROM unnest($1::text[], $2::bytea[], $3::int8[], $4::int8[])
-                        AS t (issuer, jti_hash, expires_at, index)),
-              new AS (INSERT INTO spent_token (issuer, jti_hash, expires_at)
-                      SELECT issuer, jti_hash, timestamptz 'epoch' + expires_at * interval '1 microsecond'
-                      FROM t ON CONFLICT DO NOTHING RETURNING issuer, jti_hash)
-         SELECT t.index FROM t JOIN new USING (issuer, jti_hash)",
-    )
-    .bind(spent.iter().map(|((issuer, _), _)| *issuer).collect::<Vec<_>>())
-    .bind(spent.iter().map(|((_, jti), _)| *jti).collect::<Vec<_>>())
-    .bind(spent.iter().map(|(_, (_, expires_at))| *expires_at).collect::<Vec<_>>())
-    .bind(spent.iter().map(|(_, (index, _))| i64::try_from(*index).unwrap_or(-1)).collect::<Vec<_>>())
-    .fetch_all(tx)
-    .await?;
-    let new: HashSet<i64> = new.into_iter().collect();
-    for (_, (index, _)) in spent {
-        if !new.contains(&i64::try_from(index).unwrap_or(-1))
-            && let Some(verdict) = verdicts.get_mut(index)
-        {
-            *verdict = Err(RecordError::Replayed);
-        }
-    }
-    Ok(())
-}
-
-/// A row that was passed over is either there from an earlier try of the same job, or another row took its
-/// place.
-async fn refuse_superseded(
-    tx: &mut PgConnection,
-    batch: &[Job],
-    new: &HashSet<Uuid>,
-    verdicts: &mut Verdicts,
-) -> Result<(), sqlx::Error> {
-    let missing: Vec<Uuid> = accepted(batch, verdicts)
-        .flat_map(|job| &job.rows)
-        .map(|row| row.id)
-        .filter(|id| !new.contains(id))
-        .collect();
-    let present = present(tx, &missing).await?;
-    for (job, verdict) in batch.iter().zip(verdicts) {
-        let there = |row: &Row| new.contains(&row.id) || present.contains(&row.id);
-        if verdict.is_ok() && !job.rows.iter().all(there) {
-            *verdict = Err(RecordError::Superseded);
-        }
-    }
-    Ok(())
-}
-
-async fn present(tx: &mut PgConnection, ids: &[Uuid]) -> Result<HashSet<Uuid>, sqlx::Error> {
-    let ids: Vec<Uuid> =
-        sqlx::query_scalar("SELECT id FROM record WHERE id = ANY($1)").bind(ids).fetch_all(tx).await?;
-    Ok(ids.into_iter().collect())
-}
-
-async fn open_and_close(
-    tx: &mut PgConnection,
-    batch: &[Job],
-    verdicts: &Verdicts,
-) -> Result<(), sqlx::Error> {
-    let opens: Vec<_> = accepted(batch, verdicts).flat_map(|job| job.opens.iter().copied()).collect();
-    if !opens.is_empty() {
-        sqlx::query(
-            "INSERT INTO open_intent (issuance_id, deadline, worst_case_expiry)
-             SELECT id, timestamptz 'epoch' + deadline * interval '1 microsecond',
-                    timestamptz 'epoch' + expiry * interval '1 microsecond'
-             FROM unnest($1::uuid[], $2::int8[], $3::int8[]) AS t (id, deadline, expiry)",
-        )
-        .bind(opens.iter().map(|open| open.0).collect::<Vec<_>>())
-        .bind(opens.iter().map(|open| open.1).collect::<Vec<_>>())
-        .bind(opens.iter().map(|open| open.2).collect::<Vec<_>>())
-        .execute(&mut *tx)
-        .await?;
-    }
-    // A superseded outcome closes nothing: what superseded it did.
-    let closes: Vec<Uuid> = accepted(batch, verdicts).filter_map(|job| job.closes).collect();
-    if !closes.is_empty() {
-        sqlx::query("DELETE FROM open_intent WHERE issuance_id = ANY($1)")
-            .bind(closes)
-            .execute(&mut *tx)
-            .await?;
-    }
-    let unspent: Vec<&Replay> = accepted(batch, verdicts).filter_map(|job| job.unspend.as_ref()).collect();
-    if !unspent.is_empty() {
-        sqlx::query(
-            "DELETE FROM spent_token WHERE (issuer, jti_hash) IN
-                 (SELECT issuer, jti_hash FROM unnest($1::text[], $2::bytea[]) AS t (issuer, jti_hash))",
-        )
-        .bind(unspent.iter().map(|replay| replay.issuer.as_str()).collect::<Vec<_>>())
-        .bind(unspent.iter().map(|replay| replay.jti_hash.as_bytes().as_slice()).collect::<Vec<_>>())
-        .execute(tx)
-        .await?;
-    }
-    Ok(())
-}
-
-/// A commit whose answer was lost may have happened: look the rows up instead of writing them twice.
-async fn settle(pool: &PgPool, batch: &[Job], why: &str, patience: Duration) -> Verdicts {
-    tracing::warn!(jobs = batch.len(), error = why, "a commit of the record failed or is uncertain");
-    metrics::counter!("cortex_record_commit_failures_total").increment(1);
-    let ids: Vec<Uuid> = batch.iter().filter_map(|job| job.rows.first()).map(|row| row.id).collect();
-    let look_up = async {
-        let mut connection = pool.acquire().await?;
-        present(&mut connection, &ids).await
-    };
-    let present = match tokio::time::timeout(patience, look_up).await {
-        Ok(Ok(present)) => present,
-        Ok(Err(_)) | Err(_) => HashSet::new(),
-    };
-    let there = |job: &Job| job.rows.first().is_some_and(|row| present.contains(&row.id));
-    let gone = || Err(RecordError::Unavailable(why.to_owned()));
-    batch.iter().map(|job| if there(job) { Ok(()) } else { gone() }).collect()
 }

@@ -1,11 +1,12 @@
 //! A record as a row: the canonical bytes, and the projections that queries need.
 
-use std::borrow::Borrow;
 use std::sync::Arc;
 
 use cortex_core::record::{Entry, LeafError, Opening, Outcome, What};
 use cortex_core::{Clock, Principal, RecordId};
-use sqlx::PgConnection;
+use sqlx::postgres::PgArguments;
+use sqlx::query::QueryAs;
+use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
 use super::micros;
@@ -174,46 +175,69 @@ impl Row {
     }
 }
 
-/// Inserts rows in one statement. Answers the ids that were new: a row whose id, opening or outcome is there
-/// already is passed over.
-pub(super) async fn insert(
-    connection: &mut PgConnection,
-    rows: &[impl Borrow<Row>],
-) -> Result<Vec<Uuid>, sqlx::Error> {
-    fn column<'a, T>(rows: &'a [impl Borrow<Row>], of: impl Fn(&'a Row) -> T) -> Vec<T> {
-        rows.iter().map(|row| of(row.borrow())).collect()
+/// The rows that are bound first, as `rows`: their columns, and beside each the job that it belongs to.
+macro_rules! rows {
+    () => {
+        "rows AS (SELECT * FROM unnest($1::uuid[], $2::int8[], $3::text[], $4::uuid[], $5::text[], $6::text[],
+                $7::text[], $8::text[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::text[],
+                $15::uuid[], $16::int8[], $17::bytea[], $18::uuid[], $19::int8[])
+             AS t (id, at, kind, issuance_id, principal, issuer, dag_id, run_id, task_id, policy, policy_digest,
+                   provider, outcome, reason, grant_id, expires_at, leaf, decision_id, job)) "
+    };
+}
+
+/// Inserts `rows`, those that `$which` selects. A row whose id, opening or outcome is there already is passed over.
+macro_rules! insert_rows {
+    ($which:literal) => {
+        concat!(
+            "INSERT INTO record (id, at, kind, issuance_id, principal, issuer, dag_id, run_id, task_id, policy,
+                                 policy_digest, provider, outcome, reason, grant_id, expires_at, leaf, decision_id)
+             SELECT id, timestamptz 'epoch' + at * interval '1 microsecond', kind, issuance_id, principal, issuer,
+                    dag_id, run_id, task_id, policy, policy_digest, provider, outcome, reason, grant_id,
+                    timestamptz 'epoch' + expires_at * interval '1 microsecond', leaf, decision_id
+             FROM rows ",
+            $which,
+            " ON CONFLICT DO NOTHING RETURNING id, kind, issuance_id"
+        )
+    };
+}
+
+pub(super) use {insert_rows, rows};
+
+/// Binds `rows`, each with the number of its job: the first nineteen parameters of a statement.
+pub(super) fn bind<'q, O>(
+    query: QueryAs<'q, Postgres, O, PgArguments>,
+    rows: &[(i64, &'q Row)],
+) -> QueryAs<'q, Postgres, O, PgArguments> {
+    fn column<'q, T>(rows: &[(i64, &'q Row)], of: impl Fn(&'q Row) -> T) -> Vec<T> {
+        rows.iter().map(|(_, row)| of(row)).collect()
     }
-    sqlx::query_scalar(
-        "INSERT INTO record (id, at, kind, issuance_id, principal, issuer, dag_id, run_id, task_id, policy,
-                             policy_digest, provider, outcome, reason, grant_id, expires_at, leaf, decision_id)
-         SELECT id, timestamptz 'epoch' + at * interval '1 microsecond', kind, issuance_id, principal, issuer,
-                dag_id, run_id, task_id, policy, policy_digest, provider, outcome, reason, grant_id,
-                timestamptz 'epoch' + expires_at * interval '1 microsecond', leaf, decision_id
-         FROM unnest($1::uuid[], $2::int8[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[],
-                     $8::text[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::text[],
-                     $15::uuid[], $16::int8[], $17::bytea[], $18::uuid[])
-              AS t (id, at, kind, issuance_id, principal, issuer, dag_id, run_id, task_id, policy,
-                    policy_digest, provider, outcome, reason, grant_id, expires_at, leaf, decision_id)
-         ON CONFLICT DO NOTHING RETURNING id",
-    )
-    .bind(column(rows, |row| row.id))
-    .bind(column(rows, |row| row.at))
-    .bind(column(rows, |row| row.kind))
-    .bind(column(rows, |row| row.issuance_id))
-    .bind(column(rows, |row| row.principal.as_deref()))
-    .bind(column(rows, |row| row.issuer.as_deref()))
-    .bind(column(rows, |row| row.dag_id.as_deref()))
-    .bind(column(rows, |row| row.run_id.as_deref()))
-    .bind(column(rows, |row| row.task_id.as_deref()))
-    .bind(column(rows, |row| row.policy.as_deref()))
-    .bind(column(rows, |row| row.policy_digest.as_deref()))
-    .bind(column(rows, |row| row.provider.as_deref()))
-    .bind(column(rows, |row| row.outcome))
-    .bind(column(rows, |row| row.reason.as_deref()))
-    .bind(column(rows, |row| row.grant_id))
-    .bind(column(rows, |row| row.expires_at))
-    .bind(column(rows, |row| row.leaf.as_slice()))
-    .bind(column(rows, |row| row.decision_id))
-    .fetch_all(connection)
-    .await
+    query
+        .bind(column(rows, |row| row.id))
+        .bind(column(rows, |row| row.at))
+        .bind(column(rows, |row| row.kind))
+        .bind(column(rows, |row| row.issuance_id))
+        .bind(column(rows, |row| row.principal.as_deref()))
+        .bind(column(rows, |row| row.issuer.as_deref()))
+        .bind(column(rows, |row| row.dag_id.as_deref()))
+        .bind(column(rows, |row| row.run_id.as_deref()))
+        .bind(column(rows, |row| row.task_id.as_deref()))
+        .bind(column(rows, |row| row.policy.as_deref()))
+        .bind(column(rows, |row| row.policy_digest.as_deref()))
+        .bind(column(rows, |row| row.provider.as_deref()))
+        .bind(column(rows, |row| row.outcome))
+        .bind(column(rows, |row| row.reason.as_deref()))
+        .bind(column(rows, |row| row.grant_id))
+        .bind(column(rows, |row| row.expires_at))
+        .bind(column(rows, |row| row.leaf.as_slice()))
+        .bind(column(rows, |row| row.decision_id))
+        .bind(rows.iter().map(|(job, _)| *job).collect::<Vec<_>>())
+}
+
+/// Writes down, within somebody's transaction, what belongs to it.
+pub(super) async fn insert(connection: &mut PgConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
+    let rows: Vec<_> = rows.iter().map(|row| (0, row)).collect();
+    let query =
+        sqlx::query_as::<_, (Uuid, String, Option<Uuid>)>(concat!("WITH ", rows!(), insert_rows!("")));
+    bind(query, &rows).fetch_all(connection).await.map(drop)
 }
