@@ -197,7 +197,10 @@ impl Identity {
             return Err(Refused::new(Reason::Iss, "no such issuer is configured").unverified());
         };
         let verified = Arc::new(verified);
-        self.remembered.insert(digest, Remembered { verified: Arc::clone(&verified), proof });
+        // A token that is good for one exchange comes again only to be refused.
+        if verified.replay().is_none() {
+            self.remembered.insert(digest, Remembered { verified: Arc::clone(&verified), proof });
+        }
         Ok(verified)
     }
 

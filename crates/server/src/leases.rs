@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cortex_core::{Body, Digest, Lease, PolicyName, Principal, Run};
+use cortex_identity::Verified;
 use jiff::{SignedDuration, Timestamp};
 use moka::Expiry;
 use moka::sync::Cache;
@@ -24,8 +25,8 @@ pub const HANDLE_PREFIX: &str = "cortex_lease_";
 
 /// A released credential that still lives.
 pub struct LiveLease {
-    /// Whose it is.
-    pub principal: Principal,
+    /// Who proved to be whose it is.
+    pub verified: Arc<Verified>,
     /// The policy that it was issued under.
     pub policy: PolicyName,
     /// The policy's version at the time.

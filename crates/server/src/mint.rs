@@ -171,7 +171,7 @@ fn release(
     }
     let ttl = lease.expires_at.duration_since(context.now);
     let lease = Arc::new(LiveLease {
-        principal: context.principal().clone(),
+        verified: Arc::clone(&context.verified),
         policy: context.policy.name().clone(),
         policy_digest: context.policy.digest(),
         provider: tag.provider,

@@ -33,7 +33,7 @@ pub(crate) async fn by_handle(
     let current = catalogue.policy(&lease.policy).and_then(|shelved| shelved.policy());
     let permitted = current.zip(catalogue.guardrails()).is_some_and(|(policy, guardrails)| {
         let ask = Ask {
-            principal: &lease.principal,
+            principal: lease.verified.principal(),
             provider: &lease.provider,
             source_ip: source,
             now,
@@ -52,8 +52,8 @@ async fn deny(broker: &Broker, lease: &LiveLease, source: Option<IpAddr>, reques
         decision_id,
         code: "lease_no_longer_permitted".to_owned(),
         reasons: Vec::new(),
-        subject: lease.principal.subject(),
-        principal: Some(lease.principal.clone()),
+        subject: lease.verified.principal().subject(),
+        principal: Some(lease.verified.principal().clone()),
         request_id: request_id.to_owned(),
         source,
         policy: Some(lease.policy.to_string()),

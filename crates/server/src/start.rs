@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
 use crate::config::Config;
-use crate::http::{self, App};
+use crate::http::{self, App, Shared};
 use crate::keyring::{Keyring, KeyringError};
 use crate::leases::Leases;
 use crate::library::Library;
@@ -83,13 +83,13 @@ pub async fn start(
     let tasks = TaskTracker::new();
     let poll = Duration::from_millis(config.database.poll_ms.max(50));
     supervisor::start(&broker, poll, &tasks, &stop);
-    let app = App {
+    let app = App::from(Shared {
         broker: Arc::clone(&broker),
         issuer_url: issuer_url.clone(),
         trusted_proxies: config.server.trusted_proxies.clone(),
         mints: TaskTracker::new(),
         stopping: stop.clone(),
-    };
+    });
     let router = http::router(app.clone(), &config.server);
     let serving = tokio::spawn(serve::run(listener, router, app, config.server, stop.clone(), tasks));
     Ok(Running { address, issuer_url, broker, stop, serving })

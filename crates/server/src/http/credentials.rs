@@ -203,7 +203,7 @@ pub(super) async fn credentials(
         let lease =
             recall::by_handle(&app.broker, &bearer, &ask.policy, client.source, &client.request_id).await?;
         let bundle = Bundle {
-            subject: lease.principal.subject(),
+            subject: lease.verified.principal().subject(),
             policy: lease.policy.clone(),
             policy_digest: lease.policy_digest,
             items: vec![Item::Issued(lease)],

@@ -46,9 +46,26 @@ pub use operations::recorder;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What every handler has at hand.
+/// What every handler has at hand; a clone is a reference, for each request makes several.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Shared>);
+
+impl From<Shared> for App {
+    fn from(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// What the handlers of a replica share.
+pub struct Shared {
     /// The replica's parts.
     pub broker: Arc<Broker>,
     /// Cortex's own URL.
