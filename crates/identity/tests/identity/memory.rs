@@ -9,9 +9,14 @@ use crate::forge::{self, NEXT_RSA, RSA};
 use crate::idp::Answer;
 use crate::world::World;
 
+/// A world whose tokens are good for more than one exchange.
+async fn lasting() -> World {
+    World::with(|config| config.single_use_jti = Some(false)).await
+}
+
 #[tokio::test]
 async fn a_token_is_verified_once() {
-    let world = World::new().await;
+    let world = lasting().await;
     let token = world.good();
     let first = world.verify(&token).await.unwrap();
     let second = world.verify(&token).await.unwrap();
@@ -19,8 +24,17 @@ async fn a_token_is_verified_once() {
 }
 
 #[tokio::test]
-async fn a_remembered_token_expires() {
+async fn a_token_for_one_exchange_is_not_remembered() {
     let world = World::new().await;
+    let token = world.good();
+    let first = world.verify(&token).await.unwrap();
+    let second = world.verify(&token).await.unwrap();
+    assert!(!Arc::ptr_eq(&first, &second));
+}
+
+#[tokio::test]
+async fn a_remembered_token_expires() {
+    let world = lasting().await;
     let token = world.good();
     world.verify(&token).await.unwrap();
     world.pass(329);
@@ -33,7 +47,7 @@ async fn a_remembered_token_expires() {
 
 #[tokio::test]
 async fn a_remembered_token_dies_with_its_key() {
-    let world = World::new().await;
+    let world = lasting().await;
     let token = world.prod(|claims| claims["exp"] = json!(claims["iat"].as_i64().unwrap() + 3600));
     let first = world.verify(&token).await.unwrap();
 
@@ -57,7 +71,11 @@ async fn a_remembered_token_dies_with_its_key() {
 
 #[tokio::test]
 async fn a_remembered_token_needs_keys_that_are_not_too_old() {
-    let world = World::with(|config| config.max_token_lifetime = 7200).await;
+    let world = World::with(|config| {
+        config.max_token_lifetime = 7200;
+        config.single_use_jti = Some(false);
+    })
+    .await;
     let token = world.prod(|claims| claims["exp"] = json!(claims["iat"].as_i64().unwrap() + 7200));
     world.verify(&token).await.unwrap();
     world.idp.tenant("prod").answers(Answer::Status(503));
