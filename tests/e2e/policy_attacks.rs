@@ -100,8 +100,10 @@ async fn whom_no_policy_names_learns_nothing_not_even_that_it_exists() {
             assert_eq!(answer.body["error"], "invalid_target", "{id} {policy}: {answer:?}");
             answers.insert(without_ids(&answer));
         }
+        let all = world.ask(&token, json!({"policy": policy, "targets": ["aws", "api", "nonsense"]})).await;
+        answers.insert(without_ids(&all));
         let denials = world.record(&["denial"]).await;
-        assert_eq!(denials.len(), denied + 3, "{id} {policy}");
+        assert_eq!(denials.len(), denied + 4, "one denial for each ask: {id} {policy}");
         assert!(denials[denied..].iter().all(|denial| denial["code"] == code), "{id} {policy}: {denials:?}");
     }
     assert_eq!(answers.len(), 1, "answers that differ tell something: {answers:#?}");

@@ -59,7 +59,9 @@ pub struct ServerConfig {
     pub max_body_bytes: usize,
     /// How long a client may take to send its headers, in seconds. Default 10.
     pub header_timeout_s: u64,
-    /// How long one request may take altogether, in seconds. Default 30.
+    /// How long a client may take to send its body, in seconds. Default 10.
+    pub body_timeout_s: u64,
+    /// How long an answer may take once the request is there, in seconds. Default 30.
     pub request_timeout_s: u64,
     /// How many connections are open at once. Default 4,096; more wait to be accepted.
     pub max_connections: usize,
@@ -76,6 +78,7 @@ impl Default for ServerConfig {
             trusted_proxies: Vec::new(),
             max_body_bytes: 65_536,
             header_timeout_s: 10,
+            body_timeout_s: 10,
             request_timeout_s: 30,
             max_connections: 4_096,
             drain_timeout_s: 25,

@@ -22,6 +22,11 @@ pub enum Refused {
         /// What they may quote, where the caller was verified.
         decision_id: Option<DecisionId>,
     },
+    /// No policy of this name names the caller: `invalid_target`, whether there is such a policy or not.
+    Unnamed {
+        /// What they may quote.
+        decision_id: DecisionId,
+    },
     /// The policy or the target: `invalid_target`.
     Target {
         /// What to tell the caller.
@@ -67,7 +72,8 @@ const ISSUER_AWAY: &str = "the token's issuer cannot be asked at the moment";
 const CLAIM_MISSING: &str = "a service gets credentials for a run only: send its token to /v1/credentials and name \
     the run in the member `run` of the body";
 /// What every caller is told whom no policy names: the same for a policy that does not exist.
-const NOT_FOR_YOU: &str = "no such policy for this caller; an admin finds the reason under the decision id";
+pub(crate) const NOT_FOR_YOU: &str =
+    "no such policy for this caller; an admin finds the reason under the decision id";
 
 /// The token was not accepted: an unverified caller is counted, a verified one is on record.
 pub(crate) async fn of_token(broker: &Broker, request: &Request, rejection: &Rejection) -> Refused {
@@ -123,11 +129,7 @@ pub(crate) fn of_shape(broker: &Broker, request: &Request, description: &str) ->
 
 pub(crate) async fn of_unknown_policy(broker: &Broker, request: &Request, verified: &Verified) -> Refused {
     let denial = of_caller(broker, request, verified, "no_match");
-    note(broker, denial, not_for_you).await
-}
-
-fn not_for_you(decision_id: DecisionId) -> Refused {
-    Refused::Target { description: NOT_FOR_YOU.to_owned(), decision_id }
+    note(broker, denial, |decision_id| Refused::Unnamed { decision_id }).await
 }
 
 /// The policy said no. Whom it names is told which clause, and what to do; nobody else learns anything.
@@ -144,7 +146,11 @@ pub(crate) async fn of_decision(
     let mut denial = within(context, id, provider, code);
     denial.reasons = reasons;
     let refused = move |id| {
-        if named { Refused::Target { description: told.join(" "), decision_id: id } } else { not_for_you(id) }
+        if named {
+            Refused::Target { description: told.join(" "), decision_id: id }
+        } else {
+            Refused::Unnamed { decision_id: id }
+        }
     };
     note(broker, denial, refused).await
 }
@@ -178,7 +184,8 @@ pub(crate) async fn of_unknown_target(
     id: DecisionId,
     provider: &str,
 ) -> Refused {
-    note(broker, within(context, id, provider, "target"), not_for_you).await
+    let refused = |id| Refused::Target { description: NOT_FOR_YOU.to_owned(), decision_id: id };
+    note(broker, within(context, id, provider, "target"), refused).await
 }
 
 /// The target cannot be rendered for this run: a value that may not stand in it, or a limit of the provider.

@@ -180,6 +180,8 @@ async fn decide_and_plan(broker: &Broker, context: &Context) -> Result<(Vec<Plan
     for provider in asked_providers(broker, context)? {
         match decide_one(broker, context, &provider).await {
             Ok(one) => planned.push(one),
+            // Whom the policy does not name it names for no target: one denial says so.
+            Err(unnamed @ Refused::Unnamed { .. }) => return Err(unnamed),
             Err(refused) => {
                 refusal.get_or_insert_with(|| refused.clone());
                 items.push(Item::Refused { provider, refused });

@@ -89,8 +89,11 @@ pub async fn start(
         trusted_proxies: config.server.trusted_proxies.clone(),
         mints: TaskTracker::new(),
         stopping: stop.clone(),
+        max_body_bytes: config.server.max_body_bytes,
+        body_timeout: Duration::from_secs(config.server.body_timeout_s),
+        request_timeout: Duration::from_secs(config.server.request_timeout_s),
     });
-    let router = http::router(app.clone(), &config.server);
+    let router = http::router(app.clone());
     let serving = tokio::spawn(serve::run(listener, router, app, config.server, stop.clone(), tasks));
     Ok(Running { address, issuer_url, broker, stop, serving })
 }

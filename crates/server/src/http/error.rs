@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::{Content, ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
 
-use crate::denial::Refused;
+use crate::denial::{NOT_FOR_YOU, Refused};
 use crate::store::StoreError;
 use crate::store::grants::GrantError;
 
@@ -74,6 +74,10 @@ impl From<Refused> for OAuthError {
             Refused::Request { description, decision_id } => Self {
                 decision_id: decision_id.map(|id| id.to_string()),
                 ..Self::new("invalid_request", description)
+            },
+            Refused::Unnamed { decision_id } => Self {
+                decision_id: Some(decision_id.to_string()),
+                ..Self::new("invalid_target", NOT_FOR_YOU)
             },
             Refused::Target { description, decision_id } => Self {
                 decision_id: Some(decision_id.to_string()),

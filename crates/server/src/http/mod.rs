@@ -22,24 +22,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use cortex_core::RecordId;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::limit::RequestBodyLimitLayer;
-use tower_http::timeout::TimeoutLayer;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::auth::BearerScheme;
 use crate::broker::Broker;
-use crate::config::ServerConfig;
 
 pub use error::{OAuthError, Problem};
 pub use operations::recorder;
@@ -76,6 +75,12 @@ pub struct Shared {
     pub mints: TaskTracker,
     /// Cancelled when the replica stops.
     pub stopping: CancellationToken,
+    /// The longest body, in bytes.
+    pub max_body_bytes: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// How long an answer may take from there.
+    pub request_timeout: Duration,
 }
 
 /// The address at the other end of the connection.
@@ -183,7 +188,7 @@ fn described() -> (Router<App>, utoipa::openapi::OpenApi) {
 }
 
 /// Every route, with the limits that hold for all of them.
-pub fn router(app: App, config: &ServerConfig) -> Router {
+pub fn router(app: App) -> Router {
     let (router, api) = described();
     let api = Arc::new(api);
     let page = Arc::clone(&api);
@@ -194,19 +199,14 @@ pub fn router(app: App, config: &ServerConfig) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
         })
-        .layer(DefaultBodyLimit::max(config.max_body_bytes))
-        // Says so before the body is sent, where its length is announced.
-        .layer(RequestBodyLimitLayer::new(config.max_body_bytes))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Duration::from_secs(config.request_timeout_s),
-        ))
+        // Every body is read and bounded before its handler is called.
+        .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
         .layer(middleware::from_fn_with_state(app.clone(), every_request))
         .with_state(app)
 }
 
-/// What holds for every request: an id, no encoded bodies, no caching, a line in the log, a measurement.
+/// What holds for every request: an id, a bounded body, a deadline, no caching, a line in the log, a measurement.
 async fn every_request(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = tokio::time::Instant::now();
     let id = RecordId::new(app.broker.clock.now(), app.broker.random.id_bits()).to_string();
@@ -216,13 +216,7 @@ async fn every_request(State(app): State<App>, mut request: Request, next: Next)
         .extensions()
         .get::<axum::extract::MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let encoded = request.headers().get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity");
-    let mut response = if encoded {
-        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body without a content encoding")
-            .into_response()
-    } else {
-        next.run(request).await
-    };
+    let mut response = answer(&app, request, next).await;
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -234,4 +228,43 @@ async fn every_request(State(app): State<App>, mut request: Request, next: Next)
         .record(started.elapsed().as_secs_f64());
     tracing::debug!(%method, route, status, request_id = id, "request");
     response
+}
+
+async fn answer(app: &App, request: Request, next: Next) -> Response {
+    let request = match read_body(app, request).await {
+        Ok(request) => request,
+        Err(problem) => return problem.into_response(),
+    };
+    match tokio::time::timeout(app.request_timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this took too long; ask again").into_response()
+        }
+    }
+}
+
+/// Reads the body, all of it: at most so many bytes, within so many seconds, and as it is.
+async fn read_body(app: &App, request: Request) -> Result<Request, Problem> {
+    if request.headers().get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity") {
+        let refused = "send the body without a content encoding";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, refused));
+    }
+    if request.body().is_end_stream() {
+        return Ok(request);
+    }
+    let too_large = || {
+        let detail = format!("a body has at most {} bytes", app.max_body_bytes);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    };
+    // Says so before the body is sent, where its length is announced.
+    if request.body().size_hint().lower() > app.max_body_bytes as u64 {
+        return Err(too_large());
+    }
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(app.body_timeout, Limited::new(body, app.max_body_bytes).collect()).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(parts, Body::from(body.to_bytes()))),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::bad_request("the body could not be read to its end")),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive")),
+    }
 }
