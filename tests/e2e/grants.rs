@@ -25,9 +25,20 @@ async fn pending(world: &TestWorld, run: &RunClaims, policy: &str) -> String {
     answer.body["grant_id"].as_str().expect("a grant").to_owned()
 }
 
+/// A person's word on the grant as carol sees it.
 async fn say(world: &TestWorld, grant: &str, verb: &str, token: &str, comment: &str) -> Answer {
-    let body = json!({"comment": comment});
+    let seen = show(world, grant).await["request_digest"].clone();
+    let body = json!({"comment": comment, "request_digest": seen});
     world.as_person(Method::POST, &format!("/v1/grants/{grant}/{verb}"), token, Some(body)).await
+}
+
+/// A person's token with other claims.
+fn person_with(world: &TestWorld, sub: &str, groups: &[&str], claims: Value) -> String {
+    let mut payload = part(&world.person(sub, groups), 1);
+    for (name, value) in claims.as_object().unwrap() {
+        payload[name] = value.clone();
+    }
+    world.world.sandbox.forge(&payload).unwrap()
 }
 
 async fn show(world: &TestWorld, grant: &str) -> Value {
@@ -62,13 +73,15 @@ async fn a_run_by_hand_waits_and_is_issued_once_a_named_person_approves() {
 async fn nobody_approves_what_they_started_and_nobody_whom_the_policy_does_not_name() {
     let world = TestWorld::start().await;
     let grant = pending(&world, &by_hand("m1"), "first-steps").await;
-    let mut second_account = part(&world.person("u-17", &["finance-admins"]), 1);
-    second_account["email"] = json!("alice@acme.example");
-    let second_account = world.world.sandbox.forge(&second_account).unwrap();
+    let second_account =
+        person_with(&world, "u-17", &["finance-admins"], json!({"email": "alice@acme.example"}));
+    let third_account =
+        person_with(&world, "u-18", &["finance-admins"], json!({"preferred_username": "ALICE"}));
     for (what, token) in [
         ("alice herself", world.person("alice", &["finance-admins"])),
         ("alice in other letters", world.person("Alice", &["finance-admins"])),
         ("alice's second account", second_account),
+        ("alice's third account", third_account),
         ("another group's approver", world.person("frank", &["privacy-officers"])),
         ("an admin whom the policy does not name", world.person("erin", &["cortex-admins"])),
         ("an auditor", world.person("dave", &["auditors"])),
@@ -177,6 +190,7 @@ async fn a_change_of_the_policy_voids_what_was_approved_under_the_old_one() {
 
 /// Sends both decisions while the grant is locked, so that neither is done before the other has begun.
 async fn at_once(world: &TestWorld, grant: &str, people: [(&str, &str); 2]) -> Vec<StatusCode> {
+    let seen = show(world, grant).await["request_digest"].as_str().unwrap().to_owned();
     let owner = sqlx::PgPool::connect(&world.world.database_url).await.unwrap();
     let mut lock = owner.begin().await.unwrap();
     let id: uuid::Uuid = grant.parse().unwrap();
@@ -188,6 +202,7 @@ async fn at_once(world: &TestWorld, grant: &str, people: [(&str, &str); 2]) -> V
     let words = people.map(|(person, word)| {
         let token = world.person(person, &["finance-admins", "privacy-officers"]);
         let request = world.http.post(world.url(&format!("/v1/grants/{grant}/{word}"))).bearer_auth(token);
+        let request = request.header("if-match", format!("\"{seen}\""));
         tokio::spawn(async move { cortex_tests::world::answer(request).await.status })
     });
     let until = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
@@ -242,15 +257,16 @@ async fn one_person_is_one_approval_however_often_they_say_so() {
     assert_eq!(say(&world, &grant, "approve", &bob, "").await.status, StatusCode::OK);
     assert_eq!(say(&world, &grant, "approve", &bob, "").await.status, StatusCode::CONFLICT);
     assert_eq!(show(&world, &grant).await["status"], "requested");
-    // Two accounts of one address are two principals: people are known by issuer and subject.
-    let mut carol = part(&world.person("carol", &["privacy-officers"]), 1);
-    carol["email"] = json!("bob@acme.example");
-    let carol = world.world.sandbox.forge(&carol).unwrap();
-    assert_eq!(say(&world, &grant, "approve", &carol, "").await.status, StatusCode::OK, "A49");
-    let shown = show(&world, &grant).await;
-    let people: Vec<_> =
-        shown["approvals"].as_array().unwrap().iter().map(|word| word["person"].clone()).collect();
-    assert_eq!(people, [json!("person:staff:bob"), json!("person:staff:carol")], "A49 {shown}");
+    // A second account with bob's address is bob.
+    let second = person_with(&world, "u-17", &["privacy-officers"], json!({"email": "bob@acme.example"}));
+    let first = person_with(&world, "bob", &["privacy-officers"], json!({"email": "Bob@acme.example"}));
+    let other = pending(&world, &RunClaims { run_id: "r2".into(), ..run }, "customer-data-erasure").await;
+    assert_eq!(say(&world, &other, "approve", &first, "").await.status, StatusCode::OK);
+    let again = say(&world, &other, "approve", &second, "").await;
+    assert_eq!(again.status, StatusCode::CONFLICT, "A49 {again:?}");
+    assert_eq!(again.body["type"], "urn:cortex:problem:decided-before", "A49 {again:?}");
+    let carol = world.person("carol", &["privacy-officers"]);
+    assert_eq!(say(&world, &other, "approve", &carol, "").await.body["status"], "approved", "A49");
 }
 
 #[tokio::test]

@@ -261,6 +261,7 @@ async fn an_auditor_reads_and_changes_nothing() {
         (Method::DELETE, "/v1/guardrails/lifetime".to_owned(), json!({})),
         (Method::POST, format!("/v1/grants/{grant}/approve"), json!({})),
         (Method::POST, format!("/v1/grants/{grant}/deny"), json!({})),
+        (Method::POST, "/v1/preapprovals".to_owned(), json!({})),
     ];
     for (groups, reads) in [(&["auditors"][..], 200), (&["nobody"], 403), (&["Auditors"], 403), (&[], 403)] {
         let token = world.person("dave", groups);

@@ -130,8 +130,11 @@ async fn approved(canaries: &mut Canaries<'_>, http: &reqwest::Client) {
     let pending = canaries.send(canaries.served.request(&token, &["api"])).await;
     let grant = pending.body["grant_id"].as_str().expect("a grant").to_owned();
     let bob = canaries.person("bob", &["finance-admins"]);
+    let shown = http.get(canaries.url(&format!("/v1/grants/{grant}"))).bearer_auth(&bob);
+    let seen = canaries.send(shown).await.body["request_digest"].clone();
     let approve = http.post(canaries.url(&format!("/v1/grants/{grant}/approve"))).bearer_auth(bob);
-    assert_eq!(canaries.send(approve.json(&json!({"comment": "yes"}))).await.status, StatusCode::OK);
+    let word = json!({"comment": "yes", "request_digest": seen});
+    assert_eq!(canaries.send(approve.json(&word)).await.status, StatusCode::OK);
     let issued = canaries.send(canaries.served.request(&token, &["api"])).await;
     assert_eq!(issued.status, StatusCode::OK, "{:?}", issued.status);
     let auditor = canaries.person("dave", &["auditors"]);

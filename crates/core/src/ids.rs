@@ -64,6 +64,8 @@ uuid_id! {
     DecisionId;
     /// One row of the record.
     RecordId;
+    /// One notification to one endpoint; what a receiver tells a second delivery by.
+    NotificationId;
 }
 
 macro_rules! name {

@@ -18,5 +18,5 @@ pub mod template;
 pub use clock::Clock;
 pub use credential::{Body, Lease, Minted, Secret};
 pub use decision::{Clause, Decision, Reason};
-pub use ids::{DecisionId, Digest, GrantId, IssuanceId, IssuerName, PolicyName, RecordId};
-pub use principal::{Attestation, ClaimedRun, Person, Principal, Run, Service};
+pub use ids::{DecisionId, Digest, GrantId, IssuanceId, IssuerName, NotificationId, PolicyName, RecordId};
+pub use principal::{Attestation, ClaimedRun, Person, Principal, Run, Service, SignIn};

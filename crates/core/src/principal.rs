@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, InvalidId, IssuerName};
@@ -148,7 +149,8 @@ pub struct ClaimedRun {
     pub try_number: NonZeroU32,
 }
 
-/// A person, known by issuer and subject; the e-mail address is for reading only.
+/// A person, known by issuer and subject. The e-mail address and the user name give nobody anything: they keep
+/// somebody from approving what they asked for under another name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Person {
     /// The name of the issuer that vouched for them.
@@ -158,9 +160,30 @@ pub struct Person {
     /// Their e-mail address, as the issuer says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+    /// The name that they sign in with, as the issuer says it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub username: Option<String>,
     /// The groups that the issuer puts them in.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub groups: BTreeSet<String>,
+    /// How they signed in.
+    #[serde(flatten)]
+    pub sign_in: SignIn,
+}
+
+/// How a person signed in, as their issuer says it (`OpenID` Connect Core 1.0, section 2). What it does not say is
+/// absent, and no requirement is met by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SignIn {
+    /// When they last showed their credentials: `auth_time`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub auth_time: Option<Timestamp>,
+    /// The context class that it satisfied: `acr`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub acr: Option<String>,
+    /// The methods that they used, such as `mfa` and `hwk` (RFC 8176): `amr`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub amr: BTreeSet<String>,
 }
 
 /// A workload that is not an Airflow run.
@@ -223,6 +246,39 @@ impl Principal {
         }
         let hash = URL_SAFE_NO_PAD.encode(Digest::of(long.as_bytes()).as_bytes());
         format!("{kind}-sha256:{}:{hash}", self.issuer())
+    }
+}
+
+impl Person {
+    /// Whether a user name may be this person's: their subject, their user name, their address, or the part of it
+    /// before the `@`. Loose on purpose: a false match costs one approver, a miss lets one approve their own.
+    pub fn is_called(&self, user: &str) -> bool {
+        self.names().any(|name| name.eq_ignore_ascii_case(user))
+    }
+
+    /// Whether two accounts may be one human's: one account, one address, or one user name at one issuer.
+    pub fn may_be(&self, other: &Self) -> bool {
+        let same = |a: &Option<String>, b: &Option<String>| match (a, b) {
+            (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
+            _ => false,
+        };
+        let at_one_issuer = self.issuer == other.issuer
+            && (self.subject == other.subject || same(&self.username, &other.username));
+        at_one_issuer || same(&self.email, &other.email)
+    }
+
+    /// Whether `principal`, as the record writes it, may be this person under any of their names.
+    pub fn may_be_principal(&self, principal: &str) -> bool {
+        self.names().any(|name| {
+            let named = Self { subject: name.to_owned(), ..self.clone() };
+            Principal::Person(named).subject().eq_ignore_ascii_case(principal)
+        })
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let email = self.email.as_deref();
+        let local = email.and_then(|email| email.split_once('@')).map(|(local, _)| local);
+        [Some(self.subject.as_str()), self.username.as_deref(), email, local].into_iter().flatten()
     }
 }
 

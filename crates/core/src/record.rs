@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::credential::Lease;
 use crate::decision::Reason;
-use crate::ids::{DecisionId, Digest, GrantId, IssuanceId, PolicyName, RecordId};
+use crate::ids::{DecisionId, Digest, GrantId, IssuanceId, NotificationId, PolicyName, RecordId};
 use crate::principal::{ClaimedRun, Principal};
 
 /// The largest leaf, in bytes: C2SP tile bundles carry a 16-bit length.
@@ -137,6 +137,34 @@ pub enum What {
         /// Why, in the requester's words.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// The ticket that it belongs to, in the requester's words.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        ticket: Option<String>,
+        /// It asks to be let in although the policy is closed.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        break_glass: bool,
+    },
+    /// A person asked others to approve the scheduled runs of a DAG before they run.
+    #[serde(rename = "preapproval.made")]
+    PreapprovalMade {
+        /// The grant.
+        grant_id: GrantId,
+        /// What is asked, whole.
+        request: Value,
+        /// Its digest: what is approved.
+        request_digest: Digest,
+        /// Who asks.
+        principal: Principal,
+        /// The policy that wants the approval.
+        policy: PolicyName,
+        /// The policy's version.
+        policy_digest: Digest,
+        /// Why, in the requester's words.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// The ticket that it belongs to, in the requester's words.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ticket: Option<String>,
     },
     /// A person approved or denied.
     #[serde(rename = "grant.decided")]
@@ -156,6 +184,37 @@ pub enum What {
         comment: Option<String>,
         /// The grant's status after this decision.
         status: String,
+        /// It lets a run in although the policy is closed.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        break_glass: bool,
+    },
+    /// The requester's side, or an approver, took a grant back.
+    #[serde(rename = "grant.withdrawn")]
+    GrantWithdrawn(GrantEnd),
+    /// A grant's time was over, before or after it was approved.
+    #[serde(rename = "grant.expired")]
+    GrantExpired(GrantEnd),
+    /// A new version of the policy made a grant void.
+    #[serde(rename = "grant.voided")]
+    GrantVoided(GrantEnd),
+    /// An approval of scheduled runs ended: it was withdrawn, its time was over, or the policy changed.
+    #[serde(rename = "preapproval.ended")]
+    PreapprovalEnded(GrantEnd),
+    /// A notification was given up; it waits for an administrator.
+    #[serde(rename = "notification.dead")]
+    NotificationDead {
+        /// The notification.
+        notification_id: NotificationId,
+        /// The endpoint, by its configured name.
+        endpoint: String,
+        /// The kind of the record that it tells of.
+        event: String,
+        /// That record.
+        record_id: RecordId,
+        /// How often it was tried.
+        attempts: i32,
+        /// Why the last try failed.
+        error: String,
     },
     /// A signing key was made, begins to sign, or is no longer published.
     #[serde(rename = "key.created")]
@@ -181,7 +240,13 @@ impl What {
             Self::PolicyRetired(_) => "policy.retired",
             Self::GuardrailsApplied(_) => "guardrails.applied",
             Self::GrantRequested { .. } => "grant.requested",
+            Self::PreapprovalMade { .. } => "preapproval.made",
             Self::GrantDecided { .. } => "grant.decided",
+            Self::GrantWithdrawn(_) => "grant.withdrawn",
+            Self::GrantExpired(_) => "grant.expired",
+            Self::GrantVoided(_) => "grant.voided",
+            Self::PreapprovalEnded(_) => "preapproval.ended",
+            Self::NotificationDead { .. } => "notification.dead",
             Self::KeyCreated(_) => "key.created",
             Self::KeyRotated(_) => "key.rotated",
             Self::KeyRetired(_) => "key.retired",
@@ -242,6 +307,35 @@ pub struct Opening {
     /// Why, in the caller's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The ticket that it belongs to, in the caller's words.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ticket: Option<String>,
+}
+
+/// How a grant ended without a decision on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantEnd {
+    /// The grant.
+    pub grant_id: GrantId,
+    /// The policy that wanted the approval.
+    pub policy: PolicyName,
+    /// The digest of what was asked.
+    pub request_digest: Digest,
+    /// The DAG.
+    pub dag_id: String,
+    /// The DAG run that asked; none for an approval of scheduled runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// Its status before: `requested` or `approved`.
+    pub was: String,
+    /// Its status now: `withdrawn`, `expired` or `voided`.
+    pub status: String,
+    /// Who ended it, where somebody did: a person's or a run's principal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, in their words, or what changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
 /// The approval that an issuance rests on.
@@ -251,6 +345,12 @@ pub struct GrantUse {
     pub id: GrantId,
     /// Who approved, as principals.
     pub approvers: Vec<String>,
+    /// It was given for the scheduled runs of the DAG, before this one asked.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub standing: bool,
+    /// It let the run in although the policy was closed.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub break_glass: bool,
 }
 
 /// How an intent ended.

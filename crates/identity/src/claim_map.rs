@@ -97,8 +97,16 @@ pub struct ClaimMap {
     pub tags: Option<ClaimPath>,
     /// Person and service: the groups, an array of strings. Default `groups`.
     pub groups: Option<ClaimPath>,
-    /// Person: the e-mail address, for reading only. Default `email`.
+    /// Person: the e-mail address, for reading and for telling accounts of one person. Default `email`.
     pub email: Option<ClaimPath>,
+    /// Person: the name that they sign in with, compared with who started a run. Default `preferred_username`.
+    pub username: Option<ClaimPath>,
+    /// Person: when they last showed their credentials, in seconds since 1970. Default `auth_time`.
+    pub auth_time: Option<ClaimPath>,
+    /// Person: the authentication context class. Default `acr`.
+    pub acr: Option<ClaimPath>,
+    /// Person: the authentication methods, an array of strings. Default `amr`.
+    pub amr: Option<ClaimPath>,
 }
 
 impl ClaimMap {
@@ -120,6 +128,10 @@ impl ClaimMap {
             ("tags", &self.tags, run),
             ("groups", &self.groups, !run),
             ("email", &self.email, person),
+            ("username", &self.username, person),
+            ("auth_time", &self.auth_time, person),
+            ("acr", &self.acr, person),
+            ("amr", &self.amr, person),
         ]
         .into_iter()
         .filter(|(_, path, fits)| path.is_some() && !fits)

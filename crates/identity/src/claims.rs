@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use cortex_core::principal::Ident;
-use cortex_core::{Attestation, IssuerName, Person, Principal, Run, Service};
+use cortex_core::{Attestation, IssuerName, Person, Principal, Run, Service, SignIn};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
@@ -121,8 +121,18 @@ pub(crate) fn jti(claims: &Payload) -> Result<&str, Refused> {
 #[derive(Debug)]
 pub(crate) enum Mapping {
     Run(Box<RunMapping>),
-    Person { groups: ClaimPath, email: ClaimPath },
+    Person(Box<PersonMapping>),
     Service { groups: ClaimPath },
+}
+
+#[derive(Debug)]
+pub(crate) struct PersonMapping {
+    groups: ClaimPath,
+    email: ClaimPath,
+    username: ClaimPath,
+    auth_time: ClaimPath,
+    acr: ClaimPath,
+    amr: ClaimPath,
 }
 
 #[derive(Debug)]
@@ -154,7 +164,14 @@ impl Mapping {
                 let attestation = config.attestation.unwrap_or(Attestation::Issuer);
                 Self::Run(Box::new(RunMapping::new(claims, attestation)))
             }
-            Kind::Person => Self::Person { groups, email: path(&claims.email, "email") },
+            Kind::Person => Self::Person(Box::new(PersonMapping {
+                groups,
+                email: path(&claims.email, "email"),
+                username: path(&claims.username, "preferred_username"),
+                auth_time: path(&claims.auth_time, "auth_time"),
+                acr: path(&claims.acr, "acr"),
+                amr: path(&claims.amr, "amr"),
+            })),
             Kind::Service => Self::Service { groups },
         }
     }
@@ -169,15 +186,27 @@ impl Mapping {
         let (issuer, subject) = (issuer.clone(), subject.to_owned());
         Ok(match self {
             Self::Run(mapping) => Principal::Run(mapping.run(issuer, claims)?),
-            Self::Person { groups, email } => Principal::Person(Person {
-                issuer,
-                subject,
-                email: text(claims, email)?,
-                groups: texts(claims, groups)?,
-            }),
+            Self::Person(mapping) => Principal::Person(mapping.person(issuer, subject, claims)?),
             Self::Service { groups } => {
                 Principal::Service(Service { issuer, subject, groups: texts(claims, groups)? })
             }
+        })
+    }
+}
+
+impl PersonMapping {
+    fn person(&self, issuer: IssuerName, subject: String, claims: &Payload) -> Result<Person, Refused> {
+        Ok(Person {
+            issuer,
+            subject,
+            email: text(claims, &self.email)?,
+            username: text(claims, &self.username)?,
+            groups: texts(claims, &self.groups)?,
+            sign_in: SignIn {
+                auth_time: time(claims, &self.auth_time)?,
+                acr: text(claims, &self.acr)?,
+                amr: texts(claims, &self.amr)?,
+            },
         })
     }
 }
@@ -268,6 +297,12 @@ fn integer(claims: &Payload, path: &ClaimPath) -> Result<Option<i64>, Refused> {
         None => Ok(None),
         Some(value) => value.as_i64().map(Some).ok_or_else(|| wrong_type(path, "an integer")),
     }
+}
+
+fn time(claims: &Payload, path: &ClaimPath) -> Result<Option<Timestamp>, Refused> {
+    let Some(second) = integer(claims, path)? else { return Ok(None) };
+    let time = (0..=LAST_SECOND).contains(&second).then(|| Timestamp::from_second(second).ok()).flatten();
+    time.map(Some).ok_or_else(|| bad_value(path, "it is no time in seconds since 1970"))
 }
 
 fn map_index(claims: &Payload, path: &ClaimPath) -> Result<Option<u32>, Refused> {

@@ -109,6 +109,20 @@ pub struct Plan<K> {
     pub mint: Mint<K>,
 }
 
+/// The member of a scope that names the task which asks and permits nothing.
+const NAME_OF_TASK: &str = "session_name";
+
+impl<K> Plan<K> {
+    /// The scope without what merely names the task that asks: two tasks that may do the same have the same one.
+    pub fn scope_of_any_task(&self) -> Value {
+        let mut scope = self.scope.clone();
+        if let Some(members) = scope.as_object_mut() {
+            members.remove(NAME_OF_TASK);
+        }
+        scope
+    }
+}
+
 /// The two ways of minting.
 pub enum Mint<K> {
     /// Cortex signs it: no effect outside this process.

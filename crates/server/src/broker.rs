@@ -7,7 +7,8 @@ use cortex_identity::Identity;
 use cortex_providers::{Ask, Plan, Refusal, Registry};
 use sqlx::PgPool;
 
-use crate::config::{GrantsConfig, RolesConfig};
+use crate::approval::{ApproverRules, GrantsConfig};
+use crate::config::RolesConfig;
 use crate::keyring::Keyring;
 use crate::leases::Leases;
 use crate::library::Library;
@@ -35,6 +36,8 @@ pub struct Broker {
     pub random: Arc<dyn Random>,
     /// How approvals work.
     pub grants: GrantsConfig,
+    /// What holds for every approver.
+    pub approvers: ApproverRules,
     /// Who may do what.
     pub roles: RolesConfig,
     /// Counts callers that proved nothing.

@@ -13,6 +13,8 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::approval::GrantsConfig;
+
 /// The prefix of the environment variables that override the file.
 pub const ENV_PREFIX: &str = "CORTEX__";
 
@@ -159,26 +161,6 @@ pub struct RolesConfig {
     pub auditor: BTreeSet<String>,
 }
 
-/// Approvals.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct GrantsConfig {
-    /// How long a request waits for people, in seconds. Default 86,400.
-    pub request_ttl_s: i64,
-    /// How long a run may use an approval, in seconds. Default 86,400.
-    pub approved_ttl_s: i64,
-    /// How long a waiting caller is told to wait before it asks again, in seconds. Default 5.
-    pub poll_interval_s: u32,
-    /// How many requests may wait at once for one policy. Default 1,000.
-    pub max_waiting: i64,
-}
-
-impl Default for GrantsConfig {
-    fn default() -> Self {
-        Self { request_ttl_s: 86_400, approved_ttl_s: 86_400, poll_interval_s: 5, max_waiting: 1_000 }
-    }
-}
-
 /// Credentials that are handed out again while they live, from this replica's memory.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -258,14 +240,7 @@ impl Config {
                 faults.push(format!("{what} is {value}: write 0 to 31,536,000 seconds"));
             }
         }
-        for (what, value) in [
-            ("grants.request_ttl_s", self.grants.request_ttl_s),
-            ("grants.approved_ttl_s", self.grants.approved_ttl_s),
-        ] {
-            if !(60..=2_592_000).contains(&value) {
-                faults.push(format!("{what} is {value}: write 60 to 2,592,000 seconds"));
-            }
-        }
+        faults.extend(self.grants.faults());
         if !(1..=4_096).contains(&self.database.max_batch) {
             faults.push(format!("database.max_batch is {}: write 1 to 4,096", self.database.max_batch));
         }

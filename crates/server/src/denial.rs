@@ -1,5 +1,6 @@
 //! Saying no: on record first, then in words that tell the caller no more than they may know.
 
+use cortex_core::policy::Demand;
 use cortex_core::record::{Denial, What};
 use cortex_core::{Clause, DecisionId, GrantId, Reason};
 use cortex_identity::{ClaimReason, ClaimRefusal, Rejection, Verified};
@@ -186,6 +187,22 @@ pub(crate) async fn of_unknown_target(
 ) -> Refused {
     let refused = |id| Refused::Target { description: NOT_FOR_YOU.to_owned(), decision_id: id };
     note(broker, within(context, id, provider, "target"), refused).await
+}
+
+/// The policy wants a request to come with something that this one does not have.
+pub(crate) async fn of_missing(broker: &Broker, context: &Context, demand: Demand) -> Refused {
+    let id = DecisionId::new(context.now, broker.random.id_bits());
+    let mut denial = Denial { provider: None, ..within(context, id, "", code(Clause::Approval)) };
+    let (policy, word) = (context.policy.name(), demand.as_str());
+    let reason = Reason {
+        rule: format!("{policy}#approval"),
+        clause: Clause::Approval,
+        message: format!("{policy} wants a {word} with each request for an approval."),
+        remedy: format!("Send `{word}` in the body of POST /v1/credentials."),
+    };
+    let description = format!("{} {} ({})", reason.message, reason.remedy, reason.rule);
+    denial.reasons = vec![reason];
+    note(broker, denial, |id| Refused::Request { description, decision_id: Some(id) }).await
 }
 
 /// The target cannot be rendered for this run: a value that may not stand in it, or a limit of the provider.

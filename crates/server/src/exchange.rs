@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cortex_core::policy::{self, Policy};
+use cortex_core::policy::{self, BreakGlass, Policy};
 use cortex_core::record::Caller;
 use cortex_core::{ClaimedRun, Decision, DecisionId, Digest, IssuanceId, PolicyName, Principal, Run};
 use cortex_identity::Verified;
@@ -36,6 +36,10 @@ pub struct Request {
     pub ttl: Option<SignedDuration>,
     /// Why, in the caller's words.
     pub reason: Option<String>,
+    /// The ticket that it belongs to, in the caller's words.
+    pub ticket: Option<String>,
+    /// Whether to be let in although the policy is closed, with two people's approval.
+    pub break_glass: bool,
     /// The request's id.
     pub request_id: String,
     /// The caller's address.
@@ -108,7 +112,18 @@ impl Context {
     /// The longest life that the policy and the caller allow.
     pub(crate) fn max_ttl(&self) -> SignedDuration {
         let ceiling = self.policy.max_ttl();
-        self.request.ttl.map_or(ceiling, |asked| asked.min(ceiling))
+        self.requested_ttl().map_or(ceiling, |asked| asked.min(ceiling))
+    }
+
+    /// What the caller asks for. Who breaks the glass asks for an hour at most.
+    fn requested_ttl(&self) -> Option<SignedDuration> {
+        let most = self.request.break_glass.then_some(BreakGlass::LONGEST);
+        [self.request.ttl, most].into_iter().flatten().min()
+    }
+
+    /// The number of the policy's version.
+    pub(crate) fn policy_version(&self) -> i32 {
+        self.catalogue.policy(self.policy.name()).map_or(1, |shelved| shelved.version())
     }
 }
 
@@ -253,6 +268,7 @@ pub(crate) fn decide(context: &Context, provider: &str, approved: bool) -> Optio
         now: context.now,
         ttl: context.max_ttl(),
         approved,
+        break_glass: context.request.break_glass,
     };
     Some(context.policy.decide(guardrails, &ask))
 }
@@ -269,7 +285,7 @@ fn ask<'a>(
         policy: context.policy.name(),
         target,
         max_ttl: context.policy.max_ttl(),
-        requested_ttl: context.request.ttl,
+        requested_ttl: context.requested_ttl(),
         now: context.now,
     }
 }

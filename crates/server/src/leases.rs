@@ -41,6 +41,8 @@ pub struct LiveLease {
     pub details: BTreeMap<String, Value>,
     /// What fetches it again.
     pub handle: Zeroizing<String>,
+    /// Whether it was let in although the policy was closed.
+    pub break_glass: bool,
     /// Its whole life, from issue to expiry.
     pub ttl: SignedDuration,
 }

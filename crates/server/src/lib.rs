@@ -2,7 +2,7 @@
 //!
 //! Read [`exchange`] first: it holds the path, top to bottom.
 
-mod approval;
+pub mod approval;
 pub mod broker;
 pub mod config;
 mod denial;

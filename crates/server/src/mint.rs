@@ -179,6 +179,7 @@ fn release(
         body: secret.open(committed),
         details,
         handle: new_handle(&*broker.random),
+        break_glass: context.request.break_glass,
         ttl,
     });
     broker.leases.remember(tag.ask, &lease, context.now);
@@ -206,6 +207,7 @@ fn opening(context: &Context, planned: &Planned, grant: Option<GrantUse>) -> Ope
         ttl_seconds: planned.plan.ttl.as_secs(),
         worst_case_expiry: planned.plan.worst_case_expiry,
         reason: context.request.reason.clone(),
+        ticket: context.request.ticket.clone(),
     }
 }
 

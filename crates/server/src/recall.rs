@@ -40,6 +40,7 @@ pub(crate) async fn by_handle(
             ttl: lease.ttl.min(policy.max_ttl()),
             // The approval was checked when the lease was issued; it cannot be extended here.
             approved: true,
+            break_glass: lease.break_glass,
         };
         matches!(policy.decide(guardrails, &ask), Decision::Permit { .. })
     });

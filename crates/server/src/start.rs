@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::approval::ApproverRules;
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::http::{self, App, Shared};
@@ -123,6 +124,7 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
         clock,
         random,
         grants: config.grants.clone(),
+        approvers: ApproverRules::new(&config.grants, &config.issuers),
         roles: config.roles.clone(),
         noise: Noise::default(),
     })

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
 use crate::http;
-use crate::store::{CHANGES, RecordError, StoreError, issuances};
+use crate::store::{CHANGES, RecordError, StoreError, grants, issuances};
 
 /// How often overdue intents are looked for, in seconds: with the intents' own deadline, under a minute.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -84,8 +84,8 @@ async fn sweep_forever(broker: Arc<Broker>, every: Duration) {
     }
 }
 
-/// Ends every intent that its replica has given up, as indeterminate with its worst-case expiry, and forgets
-/// spent tokens that have expired.
+/// Ends every intent that its replica has given up, as indeterminate with its worst-case expiry, and every grant
+/// whose time is over, and forgets spent tokens that have expired.
 pub async fn sweep(broker: &Broker) -> Result<(), StoreError> {
     let now = broker.clock.now();
     for (issuance_id, worst_case_expiry) in issuances::overdue(&broker.pool, now, 500).await? {
@@ -96,6 +96,7 @@ pub async fn sweep(broker: &Broker) -> Result<(), StoreError> {
             Err(error) => tracing::warn!(%issuance_id, %error, "an overdue intent stays open for now"),
         }
     }
+    while grants::expire_due(&broker.pool, broker.recorder.stamp()).await? > 0 {}
     // An hour of grace covers every leeway and clock difference.
     let before = now.saturating_sub(SignedDuration::from_hours(1)).unwrap_or(Timestamp::MIN);
     issuances::forget_expired_tokens(&broker.pool, before).await

@@ -227,15 +227,19 @@ async fn an_approver_of_the_policy_lets_a_manual_run_through_and_nobody_else_doe
     assert_eq!(waiting.body["error"], "authorization_pending", "{waiting:?}");
     let grant = waiting.body["grant_id"].as_str().unwrap();
     let approve = format!("/v1/grants/{grant}/approve");
+    let shown = company.person("carol", Method::GET, &format!("/v1/grants/{grant}"), None).await;
+    let seen = shown.body["request_digest"].clone();
 
     for user in ["alice", "bob", "dave"] {
-        let refused = company.person(user, Method::POST, &approve, Some(json!({}))).await;
+        let refused =
+            company.person(user, Method::POST, &approve, Some(json!({"request_digest": seen}))).await;
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{user}: {refused:?}");
     }
     let still = company.exchange(&company.run_token("manual__1", &manual).await).await;
     assert_eq!(still.body["error"], "authorization_pending", "{still:?}");
 
-    let approved = company.person("carol", Method::POST, &approve, Some(json!({"comment": "go"}))).await;
+    let word = json!({"comment": "go", "request_digest": seen});
+    let approved = company.person("carol", Method::POST, &approve, Some(word)).await;
     assert_eq!(approved.status, StatusCode::OK, "{approved:?}");
     let issued = company.exchange(&company.run_token("manual__1", &manual).await).await;
     assert_eq!(issued.status, StatusCode::OK, "{issued:?}");

@@ -62,16 +62,18 @@ impl Demo {
         Ok((response.status(), response.json().await?))
     }
 
-    async fn person(
-        &self,
-        method: reqwest::Method,
-        path: &str,
-        sub: &str,
-        groups: &[&str],
-    ) -> Result<Value, Error> {
+    /// What a person reads.
+    async fn look(&self, path: &str, sub: &str, groups: &[&str]) -> Result<Value, Error> {
         let token = self.world.person_token(sub, groups)?;
         let url = format!("{}{path}", self.world.cortex.issuer_url);
-        Ok(self.http.request(method, url).bearer_auth(token).send().await?.json().await?)
+        Ok(self.http.get(url).bearer_auth(token).send().await?.json().await?)
+    }
+
+    /// What a finance admin says.
+    async fn say(&self, path: &str, sub: &str, body: &Value) -> Result<Value, Error> {
+        let token = self.world.person_token(sub, &["finance-admins"])?;
+        let url = format!("{}{path}", self.world.cortex.issuer_url);
+        Ok(self.http.post(url).bearer_auth(token).json(body).send().await?.json().await?)
     }
 
     async fn four_credentials(&self) -> Result<(), Error> {
@@ -174,10 +176,12 @@ impl Demo {
         check(answer["error"] == "authorization_pending", "it waits", &answer)?;
         let grant = answer["grant_id"].as_str().unwrap_or_default();
         let path = format!("/v1/grants/{grant}/approve");
-        let own = self.person(reqwest::Method::POST, &path, "alice", &["finance-admins"]).await?;
+        let shown = self.look(&format!("/v1/grants/{grant}"), "carol", &["finance-admins"]).await?;
+        let seen = json!({"request_digest": shown["request_digest"]});
+        let own = self.say(&path, "alice", &seen).await?;
         println!("   {}", own["detail"]);
         check(own["status"] == 403, "alice, who started it, may not approve it", &own)?;
-        let approved = self.person(reqwest::Method::POST, &path, "carol", &["finance-admins"]).await?;
+        let approved = self.say(&path, "carol", &seen).await?;
         check(approved["status"] == "approved", "carol approves", &approved)?;
         let (status, answer) = self.ask(&run, "first-steps").await?;
         check(status == StatusCode::OK, "the run's next ask is issued under the approval", &answer)
@@ -185,7 +189,7 @@ impl Demo {
 
     async fn record(&self) -> Result<(), Error> {
         heading("What an auditor sees: GET /v1/issuances");
-        let page = self.person(reqwest::Method::GET, "/v1/issuances?limit=50", "dave", &["auditors"]).await?;
+        let page = self.look("/v1/issuances?limit=50", "dave", &["auditors"]).await?;
         let rows = page["issuances"].as_array().cloned().unwrap_or_default();
         let text = |row: &Value, name: &str| row[name].as_str().unwrap_or("-").to_owned();
         let columns = ["at", "dag_id", "run_id", "policy", "provider", "outcome", "reason"];

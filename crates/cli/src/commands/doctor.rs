@@ -244,6 +244,7 @@ async fn decisions(
             now,
             ttl: policy.max_ttl(),
             approved: false,
+            break_glass: false,
         };
         policy.decide(guardrails, &ask)
     };

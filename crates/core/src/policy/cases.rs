@@ -21,7 +21,7 @@ use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::fields::{Field, Fields, nearest, shortened};
+use super::fields::{Field, Fields, boolean, nearest, shortened};
 use super::problem::{Fault, Position, Problem, Problems};
 use super::yaml::{self, Kind, Node};
 use super::{Ask, Guardrails, Policy};
@@ -114,6 +114,7 @@ struct Case<'p> {
     network: Option<IpAddr>,
     ttl: SignedDuration,
     approved: bool,
+    break_glass: bool,
     expect: Expected,
     rules: Option<BTreeSet<String>>,
 }
@@ -127,6 +128,7 @@ impl Case<'_> {
             now: self.time,
             ttl: self.ttl,
             approved: self.approved,
+            break_glass: self.break_glass,
         };
         let decision = self.policy.decide(guardrails, &ask);
         CaseOutcome {
@@ -235,6 +237,7 @@ fn case<'p>(
     let network = layers.get("network").map_or(Some(None), |f| f.parse(address, problems).map(Some));
     let ttl = layers.get("ttl").map_or(Some(None), |f| f.parse(super::time::duration, problems).map(Some));
     let approved = layers.get("approved").map_or(Some(false), |f| boolean(f, problems));
+    let break_glass = layers.get("break_glass").map_or(Some(false), |f| boolean(f, problems));
     let expect = layers.required("expect", Expected::parse, problems);
     let rules = layers.case.get("rules").map_or(Some(None), |f| {
         f.list(|text| Ok(text.to_owned()), problems).map(|rules| Some(rules.into_iter().collect()))
@@ -251,6 +254,7 @@ fn case<'p>(
         network: network?,
         ttl: ttl?.unwrap_or_else(|| policy.max_ttl()),
         approved: approved?,
+        break_glass: break_glass?,
         expect: expect?,
         rules: rules?,
     })
@@ -338,14 +342,6 @@ fn timestamp(text: &str) -> Result<Timestamp, Fault> {
 fn address(text: &str) -> Result<IpAddr, Fault> {
     text.parse()
         .map_err(|_| Fault::new(format!("{:?} is no address", shortened(text)), "write an IP address"))
-}
-
-fn boolean(field: Field<'_>, problems: &mut Problems) -> Option<bool> {
-    if let Kind::Bool(value) = field.node.kind {
-        return Some(value);
-    }
-    problems.add(field.at, format!("`{}` is {}", field.key, field.node.noun()), "write true or false");
-    None
 }
 
 fn number(field: Field<'_>, problems: &mut Problems) -> Option<u32> {

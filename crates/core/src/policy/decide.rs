@@ -43,14 +43,18 @@ impl Policy {
                 unnamed.into_iter().chain([self.not_offered(ask.provider)]).collect(),
             );
         }
+        if ask.break_glass && self.break_glass().is_none() {
+            let unnamed = (!findings.named).then(|| self.reason(Rule::Who, run, ask));
+            return deny(findings.named, unnamed.into_iter().chain([self.no_break_glass()]).collect());
+        }
         if findings.permit() {
             return Decision::Permit { rules: vec![Rule::Who.id(self.name().as_str())] };
         }
-        if findings.forbids.contains(&Rule::Approval) && self.curable(guardrails, run, ask) {
-            let approval = Rule::Approval.id(self.name().as_str());
-            return Decision::NeedsGrant {
-                rules: [approval].into_iter().chain(findings.guardrails).collect(),
-            };
+        let wants_people = |rule: &&Rule| matches!(rule, Rule::Approval | Rule::BreakGlass);
+        let wants: Vec<_> = findings.forbids.iter().filter(wants_people).copied().collect();
+        if !wants.is_empty() && self.curable(guardrails, run, ask) {
+            let rules = wants.into_iter().map(|rule| rule.id(self.name().as_str()));
+            return Decision::NeedsGrant { rules: rules.chain(findings.guardrails).collect() };
         }
         deny(findings.named, self.reasons(&findings, guardrails, run, ask))
     }
@@ -72,6 +76,7 @@ impl Policy {
             wall: self.document.when.timezone.wall(ask.now),
             ttl: ask.ttl,
             approved: ask.approved,
+            break_glass: ask.break_glass,
         };
         let question = self.engine.question(ask.principal, run, &circumstances)?;
         let rules = self.rules()?;

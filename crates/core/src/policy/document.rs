@@ -7,7 +7,8 @@ use std::fmt;
 
 use ipnet::IpNet;
 use jiff::SignedDuration;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::glob::Glob;
@@ -41,6 +42,10 @@ pub(super) struct Document {
     /// Which runs a human has to approve. Left out: none.
     #[schemars(with = "Approval", default)]
     pub(super) approval: Option<Approval>,
+    /// Who may let a run through that asks with `break_glass: true`, at an hour when the policy is closed. Left
+    /// out: nobody.
+    #[schemars(with = "BreakGlass", default)]
+    pub(super) break_glass: Option<BreakGlass>,
 }
 
 /// The runs that a policy names.
@@ -157,13 +162,63 @@ pub struct Approval {
     /// How many of them have to, 1 to 5.
     #[schemars(range(min = 1, max = 5), default = "one")]
     pub(super) quorum: u8,
-    /// How long an approval holds.
+    /// What an approval holds for.
     #[schemars(default)]
     pub(super) valid_for: ValidFor,
+    /// How many exchanges may use one approval, 1 to 1000. Left out: any number while it holds.
+    #[schemars(with = "u16", range(min = 1, max = 1000), default)]
+    pub(super) uses: Option<u16>,
+    /// What a request has to come with.
+    #[schemars(length(min = 1, max = 2), default, extend("uniqueItems" = true))]
+    pub(super) require: Vec<Demand>,
 }
 
 fn one() -> u8 {
     1
+}
+
+/// What a request for an approval has to come with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum Demand {
+    /// Why it is made, in words.
+    Reason,
+    /// The ticket that it belongs to.
+    Ticket,
+}
+
+impl Demand {
+    /// Every demand.
+    pub(super) const ALL: [Self; 2] = [Self::Reason, Self::Ticket];
+
+    /// The word in policies, and the member of the request that it wants.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reason => "reason",
+            Self::Ticket => "ticket",
+        }
+    }
+}
+
+/// The way in when the policy is closed: two different people let one request through, for an hour at most. Who,
+/// what and where, the lifetime and the guardrails hold as ever.
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct BreakGlass {
+    /// Who may approve: two of them have to.
+    pub(super) approvers: Approvers,
+}
+
+impl BreakGlass {
+    /// How many different people it takes.
+    pub const QUORUM: u8 = 2;
+    /// How long such an approval holds at the most, and how long a credential under it lives.
+    pub const LONGEST: SignedDuration = SignedDuration::from_hours(1);
+
+    /// Who may approve.
+    pub fn approvers(&self) -> &Approvers {
+        &self.approvers
+    }
 }
 
 impl Approval {
@@ -177,9 +232,19 @@ impl Approval {
         &self.approvers
     }
 
-    /// How long an approval holds.
+    /// What an approval holds for.
     pub fn valid_for(&self) -> ValidFor {
         self.valid_for
+    }
+
+    /// How many exchanges may use one approval; none: any number.
+    pub fn uses(&self) -> Option<u16> {
+        self.uses
+    }
+
+    /// What a request has to come with.
+    pub fn require(&self) -> &[Demand] {
+        &self.require
     }
 }
 
@@ -222,13 +287,17 @@ enum AlwaysWord {
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Approvers {
-    /// Groups, as a person issuer names them.
-    #[schemars(length(min = 1, max = 128), default, extend("uniqueItems" = true), example = ["finance-admins"])]
+    /// Groups, each as `issuer/group`. The group's name alone does where Cortex has one issuer of people.
+    #[schemars(length(min = 1, max = 128), default, extend("uniqueItems" = true))]
+    #[schemars(example = ["staff/finance-admins"])]
     pub(super) groups: Vec<String>,
     /// Named people: the issuer's name, a slash and the `sub` that the issuer knows them by.
     #[schemars(with = "Vec<String>", length(min = 1, max = 128), default, extend("uniqueItems" = true))]
     #[schemars(example = ["staff/00u1abcd"])]
     pub(super) people: Vec<NamedPerson>,
+    /// Whether they have to have signed in with more than one factor.
+    #[schemars(default)]
+    pub(super) mfa: bool,
 }
 
 impl Approvers {
@@ -240,6 +309,11 @@ impl Approvers {
     /// The people who may approve by name, each as `issuer/subject`.
     pub fn people(&self) -> impl Iterator<Item = String> {
         self.people.iter().map(ToString::to_string)
+    }
+
+    /// Whether they have to have signed in with more than one factor.
+    pub fn mfa(&self) -> bool {
+        self.mfa
     }
 }
 
@@ -263,11 +337,55 @@ impl fmt::Display for NamedPerson {
     }
 }
 
-/// How long an approval holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
-#[schemars(rename_all = "lowercase")]
+/// What an approval holds for. It never reaches further than the request that people saw: where the scope of
+/// another task or run would be rendered differently, that is another request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ValidFor {
-    /// For the DAG run that asked, until it ends.
+    /// The task that asked, and its retries.
     #[default]
+    Task,
+    /// Every task of the DAG run that asked.
     Run,
+    /// Every run of the DAG for a time after the approval.
+    Window {
+        /// How long, in seconds: 60 to 604,800.
+        seconds: i64,
+    },
+}
+
+impl ValidFor {
+    /// The longest window.
+    pub(super) const LONGEST: SignedDuration = SignedDuration::from_hours(7 * 24);
+}
+
+impl JsonSchema for ValidFor {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ValidFor".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "What an approval holds for: `task`, the task that asked and its retries; `run`, every \
+                            task of the DAG run that asked; or a window, every run of the DAG for that long. Where \
+                            the scope of another task or run is rendered differently, that is another request.",
+            "default": "task",
+            "anyOf": [
+                { "type": "string", "enum": ["task", "run"] },
+                {
+                    "type": "object",
+                    "properties": {
+                        "window": {
+                            "type": "string",
+                            "description": "A number and a unit: s, m or h. From 60s to 168h.",
+                            "pattern": "^[0-9]{1,5}[smh]$",
+                            "examples": ["4h"],
+                        },
+                    },
+                    "required": ["window"],
+                    "additionalProperties": false,
+                },
+            ],
+        })
+    }
 }

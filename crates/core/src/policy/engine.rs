@@ -39,7 +39,7 @@ action issue appliesTo {
   resource: [Policy],
   context: {
     now: datetime, local_minute: Long, weekday: String, yesterday: String, source_ip?: ipaddr,
-    provider: String, resource: String, approved: Bool, ttl_seconds: Long,
+    provider: String, resource: String, approved: Bool, break_glass: Bool, ttl_seconds: Long,
   },
 };
 ";
@@ -98,6 +98,7 @@ pub(super) struct Circumstances<'a> {
     pub(super) wall: Wall,
     pub(super) ttl: SignedDuration,
     pub(super) approved: bool,
+    pub(super) break_glass: bool,
 }
 
 /// A request and the run's attributes, ready to be asked of several sets.
@@ -206,6 +207,7 @@ impl Engine {
             ("provider", c.provider.into()),
             ("resource", c.resource.into()),
             ("approved", c.approved.into()),
+            ("break_glass", c.break_glass.into()),
             ("ttl_seconds", seconds_up(c.ttl).into()),
         ];
         let source = source.map(|ip| ("source_ip", ip));
@@ -296,6 +298,7 @@ pub(super) mod tests {
             wall: crate::policy::time::Zone::default().wall(ask.now),
             ttl: ask.ttl,
             approved: ask.approved,
+            break_glass: ask.break_glass,
         };
         let run = ask.principal.as_run().unwrap();
         let Question { request, entities } = engine.question(ask.principal, run, &circumstances).unwrap();

@@ -148,6 +148,15 @@ impl<'n> Field<'n> {
     }
 }
 
+/// A field that is true or false.
+pub(super) fn boolean(field: Field<'_>, problems: &mut Problems) -> Option<bool> {
+    if let Kind::Bool(value) = field.node.kind {
+        return Some(value);
+    }
+    problems.add(field.at, format!("`{}` is {}", field.key, field.node.noun()), "write true or false");
+    None
+}
+
 /// What to write instead of `word`: the nearest of `known`, or all of them.
 pub(super) fn nearest(word: &str, known: &[&str]) -> String {
     // A ratio is quadratic in the length; nobody misspells a key by hundreds of characters.

@@ -41,7 +41,7 @@ mod tests;
 
 pub use cases::{CaseOutcome, Expected, run_tests};
 pub use diff::diff;
-pub use document::{Approval, Approvers, ValidFor};
+pub use document::{Approval, Approvers, BreakGlass, Demand, ValidFor};
 pub use guardrail::Guardrails;
 pub use problem::Problem;
 pub use schema::policy_schema;
@@ -86,6 +86,8 @@ pub struct Ask<'a> {
     pub ttl: SignedDuration,
     /// Whether an approval for this run, under this version of the policy, is active.
     pub approved: bool,
+    /// Whether it asks to be let in although the policy is closed, with two people's approval.
+    pub break_glass: bool,
 }
 
 /// A compiled policy. It never changes: a new text is a new policy with another digest.
@@ -192,6 +194,11 @@ impl Policy {
     /// Which runs a human has to approve, and who may; none if none.
     pub fn approval(&self) -> Option<&Approval> {
         self.document.approval.as_ref()
+    }
+
+    /// Who may let a run through when the policy is closed; none if nobody.
+    pub fn break_glass(&self) -> Option<&BreakGlass> {
+        self.document.break_glass.as_ref()
     }
 
     /// The rules as Cedar text, each under a comment with its id. For reading: what decides is the tree that

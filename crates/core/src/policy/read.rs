@@ -1,14 +1,15 @@
 //! From the tree to the document: every value parsed, every fault collected.
 
 use ipnet::IpNet;
+use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::Targets;
 use super::document::{
-    Approval, Approvers, Document, NamedPerson, RequiredFor, RequiredRuns, Target, ValidFor, When, Where,
-    Who, issuer_alone,
+    Approval, Approvers, BreakGlass, Demand, Document, NamedPerson, RequiredFor, RequiredRuns, Target,
+    ValidFor, When, Where, Who, issuer_alone,
 };
-use super::fields::{Field, Fields, nearest, shortened};
+use super::fields::{Field, Fields, boolean, nearest, shortened};
 use super::glob::Glob;
 use super::problem::{Fault, Position, Problems};
 use super::time::{Day, Hours, MaxTtl, Zone};
@@ -18,6 +19,7 @@ use crate::principal::Attestation;
 
 const MAX_DESCRIPTION: usize = 500;
 const MAX_QUORUM: u8 = 5;
+const MAX_USES: u16 = 1_000;
 /// The longest group or subject, in bytes: the limit of `sub` in `OpenID` Connect Core 1.0, section 2.
 const MAX_SUBJECT: usize = 255;
 
@@ -31,6 +33,7 @@ pub(super) fn document(node: &Node, targets: &dyn Targets, problems: &mut Proble
     let r#where = fields.get("where").map(|f| r#where(f, problems));
     let when = fields.get("when").map_or_else(|| Some(When::default()), |f| when(f, problems));
     let approval = fields.get("approval").map(|f| approval(f, problems));
+    let break_glass = fields.get("break_glass").map(|f| break_glass(f, problems));
     fields.finish(problems);
     Some(Document {
         name: name?,
@@ -40,6 +43,7 @@ pub(super) fn document(node: &Node, targets: &dyn Targets, problems: &mut Proble
         r#where: written(r#where)?,
         when: when?,
         approval: written(approval)?,
+        break_glass: written(break_glass)?,
     })
 }
 
@@ -141,19 +145,46 @@ fn approval(field: Field<'_>, problems: &mut Problems) -> Option<Approval> {
     let required_for = fields.require("required_for", problems).and_then(|f| required_for(f, problems));
     let approvers = fields.require("approvers", problems).and_then(|f| approvers(f, problems));
     let quorum_field = fields.get("quorum");
-    let quorum = quorum_field.map_or(Some(1), |f| quorum(f, problems));
+    let quorum = quorum_field.map_or(Some(1), |f| number(f, MAX_QUORUM, problems));
     let valid_for =
-        fields.get("valid_for").map_or_else(|| Some(ValidFor::default()), |f| f.parse(valid_for, problems));
+        fields.get("valid_for").map_or_else(|| Some(ValidFor::default()), |f| valid_for(f, problems));
+    let uses = fields.get("uses").map(|f| number(f, MAX_USES, problems));
+    let require = optional_list(&mut fields, "require", demand, problems);
     fields.finish(problems);
     let (approvers, quorum) = (approvers?, quorum?);
-    if let Some(field) = quorum_field
-        && approvers.groups.is_empty()
-        && usize::from(quorum) > approvers.people.len()
-    {
-        let message = format!("`quorum` wants {quorum} approvers and {} are named", approvers.people.len());
+    if let Some(field) = quorum_field {
+        enough(&approvers, quorum, field, problems);
+    }
+    Some(Approval {
+        required_for: required_for?,
+        approvers,
+        quorum,
+        valid_for: valid_for?,
+        uses: written(uses)?,
+        require: require?,
+    })
+}
+
+fn break_glass(field: Field<'_>, problems: &mut Problems) -> Option<BreakGlass> {
+    let mut fields = Fields::of(field.node, field.at, "`break_glass`", problems)?;
+    let approvers_field = fields.require("approvers", problems)?;
+    let approvers = approvers(approvers_field, problems);
+    fields.finish(problems);
+    let approvers = approvers?;
+    enough(&approvers, BreakGlass::QUORUM, approvers_field, problems);
+    Some(BreakGlass { approvers })
+}
+
+/// A quorum that the named people can never reach is a fault.
+fn enough(approvers: &Approvers, quorum: u8, field: Field<'_>, problems: &mut Problems) {
+    if approvers.groups.is_empty() && usize::from(quorum) > approvers.people.len() {
+        let people = approvers.people.len();
+        let message = match field.key {
+            "quorum" => format!("`quorum` wants {quorum} approvers and {people} are named"),
+            _ => format!("it takes {quorum} people and {people} are named"),
+        };
         problems.add(field.at, message, "name more people, add a group, or lower the quorum");
     }
-    Some(Approval { required_for: required_for?, approvers, quorum, valid_for: valid_for? })
 }
 
 fn required_for(field: Field<'_>, problems: &mut Problems) -> Option<RequiredFor> {
@@ -179,9 +210,17 @@ fn approvers(field: Field<'_>, problems: &mut Problems) -> Option<Approvers> {
     let mut fields = Fields::of(field.node, field.at, "`approvers`", problems)?;
     let groups = optional_list(&mut fields, "groups", group, problems);
     let people = optional_list(&mut fields, "people", person, problems);
+    let mfa_field = fields.get("mfa");
+    let mfa = mfa_field.map_or(Some(false), |f| boolean(f, problems));
     fields.finish(problems);
-    let (groups, people) = (groups?, people?);
-    (!groups.is_empty() || !people.is_empty()).then_some(Approvers { groups, people })
+    let (groups, people, mfa) = (groups?, people?, mfa?);
+    if groups.is_empty() && people.is_empty() {
+        if mfa_field.is_some() {
+            problems.add(field.at, "`approvers` names nobody", "add `groups` or `people`");
+        }
+        return None;
+    }
+    Some(Approvers { groups, people, mfa })
 }
 
 /// A list that may be left out, and then is empty.
@@ -308,23 +347,57 @@ fn network(text: &str) -> Result<IpNet, Fault> {
     Ok(net)
 }
 
-fn quorum(field: Field<'_>, problems: &mut Problems) -> Option<u8> {
-    let quorum = match &field.node.kind {
-        Kind::Number(number) => number.as_u64().and_then(|n| u8::try_from(n).ok()),
+/// A whole number from 1 to `most`.
+fn number<T: TryFrom<u64> + PartialOrd + From<u8> + std::fmt::Display>(
+    field: Field<'_>,
+    most: T,
+    problems: &mut Problems,
+) -> Option<T> {
+    let number = match &field.node.kind {
+        Kind::Number(number) => number.as_u64().and_then(|n| T::try_from(n).ok()),
         _ => None,
     };
-    let quorum = quorum.filter(|n| (1..=MAX_QUORUM).contains(n));
-    if quorum.is_none() {
-        problems.add(field.at, "`quorum` is not a number of approvers", format!("write 1 to {MAX_QUORUM}"));
+    let number = number.filter(|n| *n >= T::from(1) && *n <= most);
+    if number.is_none() {
+        let what = if field.key == "quorum" { "a number of approvers" } else { "a number of exchanges" };
+        problems.add(field.at, format!("`{}` is not {what}", field.key), format!("write 1 to {most}"));
     }
-    quorum
+    number
 }
 
-fn valid_for(text: &str) -> Result<ValidFor, Fault> {
-    match text {
-        "run" => Ok(ValidFor::Run),
-        _ => Err(Fault::new(format!("`valid_for` does not know {:?}", shortened(text)), "write run")),
+fn valid_for(field: Field<'_>, problems: &mut Problems) -> Option<ValidFor> {
+    if matches!(field.node.kind, Kind::Map(_)) {
+        let mut fields = Fields::of(field.node, field.at, "`valid_for`", problems)?;
+        let window = fields.require("window", problems).and_then(|f| f.parse(window, problems));
+        fields.finish(problems);
+        return window;
     }
+    field.parse(
+        |text| match text {
+            "task" => Ok(ValidFor::Task),
+            "run" => Ok(ValidFor::Run),
+            _ => Err(Fault::new(
+                format!("`valid_for` does not know {:?}", shortened(text)),
+                "write task, run or {window: 4h}",
+            )),
+        },
+        problems,
+    )
+}
+
+fn window(text: &str) -> Result<ValidFor, Fault> {
+    let window = super::time::duration(text)?;
+    if window < SignedDuration::from_mins(1) || window > ValidFor::LONGEST {
+        return Err(Fault::new(format!("{text:?} is out of bounds"), "write a window from 60s to 168h"));
+    }
+    Ok(ValidFor::Window { seconds: window.as_secs() })
+}
+
+fn demand(text: &str) -> Result<Demand, Fault> {
+    Demand::ALL.into_iter().find(|demand| demand.as_str() == text).ok_or_else(|| {
+        let words = Demand::ALL.map(Demand::as_str);
+        Fault::new(format!("{:?} cannot be required", shortened(text)), nearest(text, &words))
+    })
 }
 
 /// The canonical bytes of a document (RFC 8785), which its digest is taken of: comments, white space and the

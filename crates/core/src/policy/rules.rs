@@ -31,16 +31,19 @@ pub(super) enum Rule {
     MaxTtl,
     /// Forbids: an approval is needed and there is none.
     Approval,
+    /// Forbids: the glass is to be broken and nobody approved it.
+    BreakGlass,
 }
 
 impl Rule {
-    const ALL: [(Self, &'static str, Clause); 6] = [
+    const ALL: [(Self, &'static str, Clause); 7] = [
         (Self::Who, "who", Clause::Who),
         (Self::Attestation, "attestation", Clause::Attestation),
         (Self::Where, "where", Clause::Where),
         (Self::When, "when", Clause::When),
         (Self::MaxTtl, "max_ttl", Clause::When),
         (Self::Approval, "approval", Clause::Approval),
+        (Self::BreakGlass, "break_glass", Clause::Approval),
     ];
 
     /// The rule's id in the policy `name`: `finance-data-publish#when`.
@@ -108,15 +111,31 @@ fn templates(document: &Document, scope: &Scope) -> Result<Vec<Template>, PstCon
         forbid(Rule::Where, Condition::Unless(networks(r#where)))?;
     }
     if let Some(open) = open(&document.when) {
+        let open = match document.break_glass {
+            Some(_) => or(vec![open, is_true("break_glass")]),
+            None => open,
+        };
         forbid(Rule::When, Condition::Unless(open))?;
     }
     forbid(Rule::MaxTtl, Condition::Unless(lifetime(&document.when)))?;
     if let Some(approval) = &document.approval {
         let mut needed = required(&approval.required_for);
-        needed.push(binary(context("approved"), BinaryOp::Eq, boolean(false)));
+        needed.push(is_false("approved"));
         forbid(Rule::Approval, Condition::When(and(needed)))?;
     }
+    if document.break_glass.is_some() {
+        let alone = and(vec![is_true("break_glass"), is_false("approved")]);
+        forbid(Rule::BreakGlass, Condition::When(alone))?;
+    }
     Ok(rules)
+}
+
+fn is_true(fact: &str) -> Tree {
+    binary(context(fact), BinaryOp::Eq, boolean(true))
+}
+
+fn is_false(fact: &str) -> Tree {
+    binary(context(fact), BinaryOp::Eq, boolean(false))
 }
 
 fn who(who: &Who) -> Tree {

@@ -19,6 +19,7 @@ impl Policy {
             Rule::When => self.when_words(ask),
             Rule::MaxTtl => self.max_ttl_words(ask.ttl),
             Rule::Approval => self.approval_words(),
+            Rule::BreakGlass => self.break_glass_words(),
         };
         Reason { rule: rule.id(self.name().as_str()), clause: rule.clause(), message, remedy }
     }
@@ -89,6 +90,24 @@ impl Policy {
             format!("{} wants an approval for this run.", self.name()),
             format!("Ask {} to approve it.", approvers.unwrap_or_default()),
         )
+    }
+
+    fn break_glass_words(&self) -> (String, String) {
+        let approvers = self.break_glass().map(|way| way.approvers().to_string());
+        (
+            format!("{} lets nobody break the glass alone.", self.name()),
+            format!("Ask two of {} to approve it.", approvers.unwrap_or_default()),
+        )
+    }
+
+    /// Why a run that wants to break the glass is denied where there is none.
+    pub(super) fn no_break_glass(&self) -> Reason {
+        Reason {
+            rule: Rule::BreakGlass.id(self.name().as_str()),
+            clause: Clause::Approval,
+            message: format!("{} has no `break_glass`.", self.name()),
+            remedy: "Ask without it, or have the policy's owner name who may let a run through.".into(),
+        }
     }
 
     /// Why a person or a service is denied.

@@ -1,8 +1,11 @@
 //! People at the API: a bearer token of a `person` issuer, and the roles that its groups carry.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::{StatusCode, header, request::Parts};
 use cortex_core::{Person, Principal};
+use cortex_identity::Verified;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
 use super::error::Problem;
@@ -55,7 +58,22 @@ pub(super) fn bearer(parts: &Parts) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-impl FromRequestParts<App> for Caller {
+/// Somebody who proved who they are: a person, a run or a service.
+pub(super) struct Bearer {
+    pub(super) verified: Arc<Verified>,
+}
+
+impl Bearer {
+    /// What they may do, where they are a person.
+    pub(super) fn roles(&self, app: &App) -> Vec<Role> {
+        match self.verified.principal() {
+            Principal::Person(person) => roles(person, &app.broker.roles),
+            Principal::Run(_) | Principal::Service(_) => Vec::new(),
+        }
+    }
+}
+
+impl FromRequestParts<App> for Bearer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
@@ -63,21 +81,28 @@ impl FromRequestParts<App> for Caller {
         let Ok(client) = Client::from_request_parts(parts, app).await;
         let token =
             bearer(parts).ok_or_else(|| unauthorized("send Authorization: Bearer and a person's token"))?;
-        let verified = match app.broker.identity.verify(token).await {
-            Ok(verified) => verified,
+        match app.broker.identity.verify(token).await {
+            Ok(verified) => Ok(Self { verified }),
             Err(rejection) if rejection.is_temporary() => {
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the issuer's keys cannot be had"));
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the issuer's keys cannot be had"))
             }
             Err(rejection) => {
-                tracing::info!(reason = rejection.reason.code(), detail = %rejection.detail, "person not accepted");
+                tracing::info!(reason = rejection.reason.code(), detail = %rejection.detail, "token not accepted");
                 app.broker.noise.count(rejection.reason.code(), client.source, app.broker.clock.now());
-                return Err(unauthorized("the token was not accepted"));
+                Err(unauthorized("the token was not accepted"))
             }
-        };
-        match verified.principal() {
-            Principal::Person(person) => {
-                Ok(Self { person: person.clone(), roles: roles(person, &app.broker.roles) })
-            }
+        }
+    }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let bearer = Bearer::from_request_parts(parts, app).await?;
+        let roles = bearer.roles(app);
+        match bearer.verified.principal() {
+            Principal::Person(person) => Ok(Self { person: person.clone(), roles }),
             Principal::Run(_) | Principal::Service(_) => Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "this is for people; a run's or a service's token does not do",

@@ -69,6 +69,8 @@ async fn fetch(app: &App, client: Client, policy: String, parts: &Parts) -> Resu
         providers: Some(vec!["aws".to_owned()]),
         ttl: None,
         reason: None,
+        ticket: None,
+        break_glass: false,
         request_id: client.request_id,
         source: client.source,
         gone,

@@ -19,3 +19,11 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     Some(value.split(';').next().unwrap_or(value).trim())
 }
+
+/// Refuses a text that is longer than `most` bytes or has a NUL, which Postgres does not store.
+pub(super) fn bounded(what: &str, text: Option<&str>, most: usize) -> Result<(), Problem> {
+    if text.is_some_and(|text| text.len() > most || text.contains('\0')) {
+        return Err(Problem::bad_request(format!("a {what} has at most {most} bytes and no NUL")));
+    }
+    Ok(())
+}

@@ -25,7 +25,9 @@ use crate::leases::{HANDLE_PREFIX, LiveLease};
 use crate::recall;
 
 /// The longest reason, in bytes.
-const REASON_MAX: usize = 500;
+pub(super) const REASON_MAX: usize = 500;
+/// The longest name of a ticket, in bytes.
+pub(super) const TICKET_MAX: usize = 200;
 
 /// The try of a task that a service acts for. The service's Airflow is asked whether it is running.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -79,6 +81,13 @@ pub(super) struct Ask {
     /// Why, for the approver and the record; at most 500 bytes.
     #[schema(max_length = 500)]
     reason: Option<String>,
+    /// The ticket that it belongs to, for the approver and the record; at most 200 bytes.
+    #[schema(max_length = 200)]
+    ticket: Option<String>,
+    /// To be let in although the policy is closed at this hour, for an hour at most: two different people whom the
+    /// policy names for it have to approve. It wants a reason, and everybody is told.
+    #[serde(default)]
+    break_glass: bool,
     /// A shorter lifetime than the policy's, in seconds.
     #[schema(minimum = 60, maximum = 43200)]
     pub(super) ttl_seconds: Option<i64>,
@@ -217,6 +226,8 @@ pub(super) async fn credentials(
         providers: ask.targets,
         ttl: ask.ttl_seconds.map(SignedDuration::from_secs),
         reason: ask.reason,
+        ticket: ask.ticket,
+        break_glass: ask.break_glass,
         request_id: client.request_id,
         source: client.source,
         gone,
@@ -233,9 +244,9 @@ pub(super) fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Ask, OAuthError>
     if ask.ttl_seconds.is_some_and(|ttl| !(60..=43_200).contains(&ttl)) {
         return Err(OAuthError::new("invalid_request", "ttl_seconds is 60 to 43,200"));
     }
-    if ask.reason.as_ref().is_some_and(|reason| reason.len() > REASON_MAX || reason.contains('\0')) {
-        let description = format!("a reason has at most {REASON_MAX} bytes and no NUL");
-        return Err(OAuthError::new("invalid_request", description));
+    for (what, text, most) in [("reason", &ask.reason, REASON_MAX), ("ticket", &ask.ticket, TICKET_MAX)] {
+        body::bounded(what, text.as_deref(), most)
+            .map_err(|problem| OAuthError::new("invalid_request", problem.detail))?;
     }
     Ok(ask)
 }

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use cortex_core::grant::NotAllowed;
 use serde::Serialize;
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::{Content, ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
@@ -125,6 +126,9 @@ impl IntoResponse for OAuthError {
 /// An error for people and their tools (RFC 9457).
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Problem {
+    /// What kind of problem it is, for programs; none where the status says enough.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// The HTTP status again.
     pub status: u16,
     /// The status in words.
@@ -153,11 +157,18 @@ impl Problem {
     /// A problem with a status and a sentence.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
+            kind: None,
             status: status.as_u16(),
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             detail: detail.into(),
             problems: Vec::new(),
         }
+    }
+
+    /// The same with a name for programs: `urn:cortex:problem:<name>`.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { kind: Some(format!("urn:cortex:problem:{name}")), ..self }
     }
 
     /// There is no such thing, or not for this caller.
@@ -217,17 +228,18 @@ impl From<sqlx::Error> for Problem {
 
 impl From<GrantError> for Problem {
     fn from(error: GrantError) -> Self {
-        let status = match &error {
-            GrantError::NotFound => StatusCode::NOT_FOUND,
-            GrantError::Decided(_) | GrantError::AlreadyYours => StatusCode::CONFLICT,
-            GrantError::NotAllowed(_) => StatusCode::FORBIDDEN,
-            GrantError::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-            GrantError::Store(_) => {
-                let GrantError::Store(error) = error else { return Self::internal() };
-                return error.into();
-            }
+        let (status, name) = match error {
+            GrantError::Store(error) => return error.into(),
+            GrantError::NotFound => return Self::not_found(error.to_string()),
+            GrantError::Decided(_) => (StatusCode::CONFLICT, "decided"),
+            GrantError::PolicyChanged => (StatusCode::CONFLICT, "policy-changed"),
+            GrantError::Stale { .. } => (StatusCode::PRECONDITION_FAILED, "stale"),
+            GrantError::Voided(_) => (StatusCode::PRECONDITION_FAILED, "voided"),
+            GrantError::NotAllowed(why @ NotAllowed::Again) => (StatusCode::CONFLICT, why.code()),
+            GrantError::NotAllowed(why) => (StatusCode::FORBIDDEN, why.code()),
+            GrantError::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
         };
-        Self::new(status, error.to_string())
+        Self::new(status, error.to_string()).named(name)
     }
 }
 

@@ -69,7 +69,15 @@ impl From<Grant> for GrantStatus {
                 ("approved", Some(decided_at), approvals, Some(expires_at))
             }
             GrantState::Denied { decided_at, by } => ("denied", Some(decided_at), vec![by], None),
-            GrantState::Expired { at } => ("expired", None, Vec::new(), Some(at)),
+            GrantState::Expired { at, .. } => ("expired", None, Vec::new(), Some(at)),
+            // What waits knows four words; these three say to it what it has to do.
+            GrantState::Spent { decided_at, approvals } => ("approved", Some(decided_at), approvals, None),
+            GrantState::Withdrawn { by } => ("denied", Some(by.at), vec![by], None),
+            GrantState::Voided { at, because } => {
+                let word =
+                    Approval { person: "cortex".to_owned(), comment: Some(because), at, account: None };
+                ("expired", Some(at), vec![word], None)
+            }
         };
         let comments: Vec<&str> = words.iter().filter_map(|word| word.comment.as_deref()).collect();
         Self {

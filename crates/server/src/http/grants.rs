@@ -3,17 +3,19 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
-use cortex_core::GrantId;
-use cortex_core::grant::Grant;
-use jiff::{SignedDuration, Timestamp};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{AppendHeaders, IntoResponse};
+use cortex_core::grant::{Asked, Grant, NotAllowed, State as GrantState};
+use cortex_core::policy::ValidFor;
+use cortex_core::{Digest, GrantId, Principal, Run};
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use super::auth::{Caller, Role};
+use super::auth::{Bearer, Caller, Role};
 use super::error::Problem;
 use super::{App, body};
-use crate::store::grants::{self, Word};
+use crate::store::RecordError;
+use crate::store::grants::{self, Filter, GrantError, Word};
 
 /// The longest comment, in bytes.
 const COMMENT_MAX: usize = 1_000;
@@ -22,13 +24,38 @@ const COMMENT_MAX: usize = 1_000;
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
-    /// `requested`, `approved`, `denied` or `expired`.
+    /// `requested`, `approved`, `denied`, `expired`, `spent`, `withdrawn` or `voided`.
     status: Option<String>,
+    /// `run`: asked by a run for itself. `standing`: asked by a person for scheduled runs to come.
+    kind: Option<String>,
+    /// The policy.
+    policy: Option<String>,
+    /// The DAG.
+    dag_id: Option<String>,
+    /// The DAG run.
+    run_id: Option<String>,
     /// The last id of the page before.
     before: Option<String>,
     /// How many, 1 to 200; 50 by default.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
+}
+
+impl ListQuery {
+    fn filter(self) -> Result<Filter, Problem> {
+        let Self { status, kind, policy, dag_id, run_id, before, limit } = self;
+        if status.as_deref().is_some_and(|status| !GrantState::NAMES.contains(&status)) {
+            return Err(Problem::bad_request(format!("status is one of {}", GrantState::NAMES.join(", "))));
+        }
+        if kind.as_deref().is_some_and(|kind| !["run", "standing"].contains(&kind)) {
+            return Err(Problem::bad_request("kind is run or standing"));
+        }
+        for text in [&policy, &dag_id, &run_id] {
+            body::bounded("filter", text.as_deref(), 500)?;
+        }
+        let before = before.as_deref().map(parse_id).transpose()?;
+        Ok(Filter { status, kind, policy, dag_id, run_id, before, limit: page_size(limit)? })
+    }
 }
 
 /// A page of grants, newest first.
@@ -42,7 +69,23 @@ pub(super) struct Page {
     next: Option<String>,
 }
 
-/// Grants, newest first.
+/// A grant as it is answered: its `ETag` is the digest of what is approved, for `If-Match`.
+pub(super) struct Shown(Grant);
+
+impl IntoResponse for Shown {
+    fn into_response(self) -> axum::response::Response {
+        let tag = HeaderValue::from_str(&format!("\"{}\"", self.0.request_digest)).ok();
+        (AppendHeaders(tag.map(|tag| (header::ETAG, tag))), Json(self.0)).into_response()
+    }
+}
+
+impl From<Grant> for Shown {
+    fn from(grant: Grant) -> Self {
+        Self(grant)
+    }
+}
+
+/// Grants, newest first; every filter that is given has to fit.
 #[utoipa::path(
     get, path = "/v1/grants", tag = "grants", security(("bearer" = [])), params(ListQuery),
     responses(
@@ -56,17 +99,10 @@ pub(super) async fn list(
 ) -> Result<Json<Page>, Problem> {
     caller.need(&[Role::Approver, Role::Admin, Role::Auditor])?;
     let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let limit = page_size(query.limit)?;
-    if let Some(status) = &query.status
-        && !["requested", "approved", "denied", "expired"].contains(&status.as_str())
-    {
-        return Err(Problem::bad_request("status is requested, approved, denied or expired"));
-    }
-    let before = query.before.as_deref().map(parse_id).transpose()?;
+    let filter = query.filter()?;
     let mut connection = app.broker.pool.acquire().await?;
-    let now = app.broker.clock.now();
-    let grants = grants::list(&mut connection, query.status.as_deref(), before, limit, now).await?;
-    let full = i64::try_from(grants.len()).is_ok_and(|count| count == limit);
+    let grants = grants::list(&mut connection, &filter, app.broker.clock.now()).await?;
+    let full = i64::try_from(grants.len()).is_ok_and(|count| count == filter.limit);
     let next = grants.last().filter(|_| full).map(|grant| grant.id.to_string());
     Ok(Json(Page { grants, next }))
 }
@@ -80,7 +116,8 @@ pub(super) fn parse_id(text: &str) -> Result<GrantId, Problem> {
     text.parse().map_err(|_| Problem::bad_request("a grant's id is a UUID"))
 }
 
-/// One grant, whole: what is asked, by whom, and where it stands.
+/// One grant, whole: what is asked, by whom, for how long, who approved it, and where it stands. Its `ETag` is what
+/// a decision sends back in `If-Match`.
 #[utoipa::path(
     get, path = "/v1/grants/{id}", tag = "grants", security(("bearer" = [])),
     params(("id" = Uuid, Path, description = "The grant.")),
@@ -94,11 +131,11 @@ pub(super) async fn show(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Grant>, Problem> {
+) -> Result<Shown, Problem> {
     caller.need(&[Role::Approver, Role::Admin, Role::Auditor])?;
     let mut connection = app.broker.pool.acquire().await?;
     let grant = grants::get(&mut connection, parse_id(&id)?, app.broker.clock.now()).await?;
-    grant.map(Json).ok_or_else(|| Problem::not_found("there is no such grant"))
+    grant.map(Shown).ok_or_else(|| Problem::not_found("there is no such grant"))
 }
 
 /// A person's word.
@@ -108,17 +145,26 @@ pub(super) struct Decision {
     /// Why, for the requester and the record; at most 1,000 bytes.
     #[schema(max_length = 1000)]
     comment: Option<String>,
+    /// The `request_digest` of the grant as the person saw it, where `If-Match` does not say it.
+    request_digest: Option<String>,
 }
 
-/// Approve a grant. The approver is named by the policy and did not start the run.
+/// Approve a grant. The approver is named by the policy and did not start the run. What they saw comes with it, as
+/// `If-Match` or `request_digest`.
 #[utoipa::path(
     post, path = "/v1/grants/{id}/approve", tag = "grants", security(("bearer" = [])),
-    params(("id" = Uuid, Path, description = "The grant.")), request_body = Decision,
+    params(
+        ("id" = Uuid, Path, description = "The grant."),
+        ("If-Match" = Option<String>, Header, description = "The grant's ETag: what is approved."),
+    ),
+    request_body = Decision,
     responses(
         (status = 200, description = "The grant after this.", body = Object),
-        (status = 403, description = "Not this person's to decide.", body = Problem),
+        (status = 403, description = "Not this person's to decide; `type` says why.", body = Problem),
         (status = 404, description = "No such grant.", body = Problem),
         (status = 409, description = "Decided before.", body = Problem),
+        (status = 412, description = "Not what the person saw, or void.", body = Problem),
+        (status = 428, description = "Say what you saw.", body = Problem),
     )
 )]
 pub(super) async fn approve(
@@ -127,19 +173,25 @@ pub(super) async fn approve(
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Json<Grant>, Problem> {
+) -> Result<Shown, Problem> {
     decide(&app, &caller, &id, true, &headers, &body).await
 }
 
-/// Deny a grant; the run is told who did, when and why.
+/// Deny a grant; the run is told who did, when and why. What was seen comes with it, as in an approval.
 #[utoipa::path(
     post, path = "/v1/grants/{id}/deny", tag = "grants", security(("bearer" = [])),
-    params(("id" = Uuid, Path, description = "The grant.")), request_body = Decision,
+    params(
+        ("id" = Uuid, Path, description = "The grant."),
+        ("If-Match" = Option<String>, Header, description = "The grant's ETag: what is denied."),
+    ),
+    request_body = Decision,
     responses(
         (status = 200, description = "The grant after this.", body = Object),
-        (status = 403, description = "Not this person's to decide.", body = Problem),
+        (status = 403, description = "Not this person's to decide; `type` says why.", body = Problem),
         (status = 404, description = "No such grant.", body = Problem),
         (status = 409, description = "Decided before.", body = Problem),
+        (status = 412, description = "Not what the person saw, or void.", body = Problem),
+        (status = 428, description = "Say what you saw.", body = Problem),
     )
 )]
 pub(super) async fn deny(
@@ -148,7 +200,7 @@ pub(super) async fn deny(
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Json<Grant>, Problem> {
+) -> Result<Shown, Problem> {
     decide(&app, &caller, &id, false, &headers, &body).await
 }
 
@@ -159,18 +211,130 @@ async fn decide(
     approve: bool,
     headers: &HeaderMap,
     bytes: &[u8],
-) -> Result<Json<Grant>, Problem> {
+) -> Result<Shown, Problem> {
     caller.need(&[Role::Approver])?;
     let id = parse_id(id)?;
     let decision = if bytes.is_empty() { Decision::default() } else { body::json(headers, bytes)? };
-    if decision.comment.as_ref().is_some_and(|comment| comment.len() > COMMENT_MAX || comment.contains('\0'))
-    {
-        return Err(Problem::bad_request(format!("a comment has at most {COMMENT_MAX} bytes and no NUL")));
-    }
+    body::bounded("comment", decision.comment.as_deref(), COMMENT_MAX)?;
+    let seen = seen(headers, decision.request_digest.as_deref())?;
+    let word = Word { approve, comment: decision.comment, seen };
     let broker = &app.broker;
-    let valid = SignedDuration::from_secs(broker.grants.approved_ttl_s);
-    let approved_until = broker.clock.now().saturating_add(valid).unwrap_or(Timestamp::MAX);
-    let word = Word { approve, comment: decision.comment, approved_until };
     let mut connection = broker.pool.acquire().await?;
-    Ok(Json(grants::decide(&mut connection, id, &caller.person, word, broker.recorder.stamp()).await?))
+    let stamp = broker.recorder.stamp();
+    let decided = grants::decide(&mut connection, id, &caller.person, word, &broker.approvers, stamp).await;
+    Ok(Shown(decided?))
+}
+
+/// The digest of what the person saw: `If-Match` (RFC 9110, section 13.1.1), one strong tag, or the body's. A
+/// decision on whatever is there now is none.
+fn seen(headers: &HeaderMap, in_body: Option<&str>) -> Result<Digest, Problem> {
+    let mut tags = headers.get_all(header::IF_MATCH).iter();
+    let in_header = match (tags.next(), tags.next()) {
+        (None, _) => None,
+        (Some(tag), None) => {
+            let tag = tag.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
+            Some(tag.ok_or_else(|| Problem::bad_request("If-Match is one ETag in quotes"))?)
+        }
+        _ => return Err(Problem::bad_request("send one If-Match")),
+    };
+    let parse = |text: &str| {
+        text.parse::<Digest>()
+            .map_err(|_| Problem::bad_request("a request's digest is sha256: and 64 hex digits"))
+    };
+    match (in_header.map(parse).transpose()?, in_body.map(parse).transpose()?) {
+        (Some(seen), None) | (None, Some(seen)) => Ok(seen),
+        (Some(one), Some(other)) if one == other => Ok(one),
+        (Some(_), Some(_)) => Err(Problem::bad_request("If-Match and request_digest differ")),
+        (None, None) => Err(Problem::new(
+            StatusCode::PRECONDITION_REQUIRED,
+            "say what you decide on: send the grant's ETag in If-Match, or its request_digest in the body",
+        )),
+    }
+}
+
+/// Why a grant is taken back.
+#[derive(Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Withdrawal {
+    /// Why, for the record; at most 1,000 bytes.
+    #[schema(max_length = 1000)]
+    comment: Option<String>,
+}
+
+/// Take back a grant that waits or holds; nothing more is issued under it. For an admin, an approver whom it names,
+/// the person who asked for it, and the run that did, with a token of its own.
+#[utoipa::path(
+    post, path = "/v1/grants/{id}/withdraw", tag = "grants", security(("bearer" = [])),
+    params(("id" = Uuid, Path, description = "The grant.")), request_body = Withdrawal,
+    responses(
+        (status = 200, description = "The grant after this.", body = Object),
+        (status = 403, description = "Not this caller's to take back.", body = Problem),
+        (status = 404, description = "No such grant.", body = Problem),
+        (status = 409, description = "It has ended before.", body = Problem),
+    )
+)]
+pub(super) async fn withdraw(
+    State(app): State<App>,
+    bearer: Bearer,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Shown, Problem> {
+    let id = parse_id(&id)?;
+    let withdrawal = if body.is_empty() { Withdrawal::default() } else { body::json(&headers, &body)? };
+    body::bounded("comment", withdrawal.comment.as_deref(), COMMENT_MAX)?;
+    spend(&app, &bearer).await?;
+    let broker = &app.broker;
+    let may = |grant: &Grant| may_withdraw(&app, &bearer, grant);
+    let by = bearer.verified.principal().subject();
+    let mut connection = broker.pool.acquire().await?;
+    let comment = withdrawal.comment.as_deref();
+    let stamp = broker.recorder.stamp();
+    Ok(Shown(grants::withdraw(&mut connection, id, &by, comment, may, stamp).await?))
+}
+
+/// A run's token is good for one thing.
+async fn spend(app: &App, bearer: &Bearer) -> Result<(), Problem> {
+    let Some(replay) = bearer.verified.replay() else { return Ok(()) };
+    match app.broker.recorder.spend(replay).await {
+        Ok(()) => Ok(()),
+        Err(RecordError::Replayed) => {
+            Err(Problem::new(StatusCode::UNAUTHORIZED, "the token was used before; send a fresh one"))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a token could not be spent");
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the record cannot be written at the moment"))
+        }
+    }
+}
+
+fn may_withdraw(app: &App, bearer: &Bearer, grant: &Grant) -> Result<(), GrantError> {
+    match bearer.verified.principal() {
+        Principal::Person(person) => {
+            let roles = bearer.roles(app);
+            let named = || grant.is_named(person, app.broker.approvers.bare_groups);
+            let asked = matches!(&grant.asked, Asked::Standing { requester, .. } if requester.may_be(person));
+            if roles.contains(&Role::Admin) || asked || (roles.contains(&Role::Approver) && named()) {
+                Ok(())
+            } else {
+                Err(NotAllowed::NotAnApprover.into())
+            }
+        }
+        // Another run learns no more than that there is nothing for it.
+        Principal::Run(run) if is_of(run, grant) => Ok(()),
+        Principal::Run(_) | Principal::Service(_) => Err(GrantError::NotFound),
+    }
+}
+
+/// Whether a run is the one that asked, or one of the tasks that the grant is for.
+fn is_of(run: &Run, grant: &Grant) -> bool {
+    let Asked::Run { requester, valid_for, .. } = &grant.asked else { return false };
+    let same_dag = run.issuer == requester.issuer && run.dag_id == requester.dag_id;
+    let same_run = same_dag && run.run_id == requester.run_id && run.attestation == requester.attestation;
+    match valid_for {
+        ValidFor::Task => {
+            same_run && run.task_id == requester.task_id && run.map_index == requester.map_index
+        }
+        ValidFor::Run | ValidFor::Window { .. } => same_run,
+    }
 }

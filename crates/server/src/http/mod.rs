@@ -14,6 +14,7 @@ mod guardrails;
 mod issuances;
 mod operations;
 mod policies;
+mod preapprovals;
 mod token;
 mod well_known;
 
@@ -170,6 +171,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(grants::show))
         .routes(routes!(grants::approve))
         .routes(routes!(grants::deny))
+        .routes(routes!(grants::withdraw))
+        .routes(routes!(preapprovals::make))
         .routes(routes!(grant_status::status))
         .routes(routes!(issuances::list))
         .routes(routes!(issuances::show))

@@ -286,6 +286,9 @@ pub(super) struct Question {
     /// As if an approval were active.
     #[serde(default)]
     approved: bool,
+    /// As if it asked to be let in although the policy is closed.
+    #[serde(default)]
+    break_glass: bool,
 }
 
 /// Ask a policy without a token: nothing is issued, nothing is recorded.
@@ -324,6 +327,7 @@ pub(super) async fn dry_run(
         now: at.unwrap_or_else(|| app.broker.clock.now()),
         ttl,
         approved: question.approved,
+        break_glass: question.break_glass,
     };
     Ok(Json(policy.decide(guardrails, &ask)))
 }

@@ -160,6 +160,8 @@ impl Ask {
             providers: Some(vec![self.provider]),
             ttl: None,
             reason: None,
+            ticket: None,
+            break_glass: false,
             request_id: client.request_id,
             source: client.source,
             gone,

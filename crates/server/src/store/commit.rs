@@ -1,7 +1,7 @@
 //! One commit of the record: many jobs, each whole or not at all, in one statement.
 //!
 //! A statement is a transaction of its own, so a commit is one round trip. What the jobs need is looked at within it:
-//! a grant has to be active, a token unspent. A job that is refused leaves the others alone.
+//! a grant has to be active and have a use left, a token unspent. A job that is refused leaves the others alone.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -20,7 +20,8 @@ pub(super) struct Job {
     pub(super) rows: Vec<Row>,
     pub(super) spend: Option<Replay>,
     pub(super) unspend: Option<Replay>,
-    pub(super) grant: Option<Uuid>,
+    /// The grant that it uses, and when, in microseconds.
+    pub(super) grant: Option<(Uuid, i64)>,
     /// Issuance, deadline and worst-case expiry of each intent, the times in microseconds.
     pub(super) opens: Vec<(Uuid, i64, i64)>,
 }
@@ -35,11 +36,21 @@ const COMMIT: &str = concat!(
     rows!(),
     ", spend AS (SELECT * FROM unnest($20::int8[], $21::text[], $22::bytea[], $23::int8[])
                      AS t (job, issuer, jti_hash, expires_at)),
-       -- Locked until the commit, so that no decision on the grant slips between.
-       active AS (SELECT id FROM grant_request WHERE id = ANY($25::uuid[]) AND status = 'approved'
-                  ORDER BY id FOR SHARE),
-       inactive AS (SELECT job FROM unnest($24::int8[], $25::uuid[]) AS t (job, grant_id)
-                    WHERE grant_id NOT IN (SELECT id FROM active)),
+       uses AS (SELECT job, grant_id, timestamptz 'epoch' + at * interval '1 microsecond' AS at,
+                       row_number() OVER (PARTITION BY grant_id ORDER BY job) AS place
+                FROM unnest($24::int8[], $25::uuid[], $32::int8[]) AS t (job, grant_id, at)),
+       -- Locked until the commit, so that no decision on the grant slips between, and nobody else takes the last
+       -- use of one whose uses are counted.
+       uncounted AS (SELECT id, expires_at FROM grant_request
+                     WHERE id = ANY($25::uuid[]) AND status = 'approved' AND max_uses IS NULL
+                     ORDER BY id FOR SHARE),
+       counted AS (SELECT id, expires_at, max_uses - uses AS uses_left FROM grant_request
+                   WHERE id = ANY($25::uuid[]) AND status = 'approved' AND max_uses IS NOT NULL
+                   ORDER BY id FOR UPDATE),
+       inactive AS (SELECT job FROM uses
+                    WHERE NOT EXISTS (SELECT FROM uncounted WHERE id = grant_id AND expires_at > at)
+                      AND NOT EXISTS (SELECT FROM counted
+                                      WHERE id = grant_id AND expires_at > at AND place <= uses_left)),
        -- Every replica takes the tokens in one order, so that two commits cannot wait for each other.
        spent AS (INSERT INTO spent_token (issuer, jti_hash, expires_at)
                  SELECT issuer, jti_hash, timestamptz 'epoch' + expires_at * interval '1 microsecond'
@@ -48,6 +59,13 @@ const COMMIT: &str = concat!(
        replayed AS (SELECT job FROM spend LEFT JOIN spent USING (issuer, jti_hash)
                     WHERE spent.issuer IS NULL AND job NOT IN (SELECT job FROM inactive)),
        refused AS (SELECT job FROM inactive UNION ALL SELECT job FROM replayed),
+       -- Counted with what they let through: a commit that is lost counts nothing, one whose answer is lost once.
+       used AS (UPDATE grant_request g
+                SET uses = g.uses + t.count,
+                    status = CASE WHEN g.uses + t.count = g.max_uses THEN 'spent' ELSE g.status END
+                FROM (SELECT grant_id, count(*)::int4 AS count FROM uses JOIN counted ON id = grant_id
+                      WHERE job NOT IN (SELECT job FROM refused) GROUP BY grant_id) t
+                WHERE g.id = t.grant_id),
        written AS (",
     insert_rows!("WHERE job NOT IN (SELECT job FROM refused)"),
     "),
@@ -107,13 +125,14 @@ async fn execute(connection: &mut PgConnection, jobs: &[(i64, &Job)]) -> Result<
         .bind(spends.iter().map(|(_, replay)| replay.jti_hash.as_bytes().as_slice()).collect::<Vec<_>>())
         .bind(spends.iter().map(|(_, replay)| micros(replay.expires_at)).collect::<Vec<_>>())
         .bind(grants.iter().map(|(n, _)| *n).collect::<Vec<_>>())
-        .bind(grants.iter().map(|(_, grant)| *grant).collect::<Vec<_>>())
+        .bind(grants.iter().map(|(_, (grant, _))| *grant).collect::<Vec<_>>())
         .bind(opens.iter().map(|(n, _)| *n).collect::<Vec<_>>())
         .bind(opens.iter().map(|(_, open)| open.0).collect::<Vec<_>>())
         .bind(opens.iter().map(|(_, open)| open.1).collect::<Vec<_>>())
         .bind(opens.iter().map(|(_, open)| open.2).collect::<Vec<_>>())
         .bind(unspends.iter().map(|replay| replay.issuer.as_str()).collect::<Vec<_>>())
         .bind(unspends.iter().map(|replay| replay.jti_hash.as_bytes().as_slice()).collect::<Vec<_>>())
+        .bind(grants.iter().map(|(_, (_, at))| *at).collect::<Vec<_>>())
         .fetch_all(connection)
         .await
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::{Connection as _, PgConnection, PgExecutor};
 
+use super::grants::{self, Void};
 use super::row::{Row, Stamp, insert};
 use super::{StoreError, announce, micros, timestamp};
 
@@ -194,6 +195,11 @@ async fn apply_one(
         by: by.to_owned(),
     };
     note(tx, document.kind, change, stamp).await?;
+    if document.kind == Kind::Policy {
+        let because = format!("version {version} of {name} is in force now");
+        grants::void(tx, Void { policy: &name, keep: Some(document.digest), because: &because }, stamp)
+            .await?;
+    }
     Ok(Applied::Changed { name, version })
 }
 
@@ -221,6 +227,10 @@ pub async fn retire(
     }
     let change = Change { name: name.to_owned(), version: None, digest: None, by: by.to_owned() };
     note(&mut tx, kind, change, stamp).await?;
+    if kind == Kind::Policy {
+        let because = format!("{name} is out of force");
+        grants::void(&mut tx, Void { policy: name, keep: None, because: &because }, stamp).await?;
+    }
     announce(&mut tx, "documents").await?;
     tx.commit().await?;
     Ok(Some(Applied::Retired { name: name.to_owned() }))

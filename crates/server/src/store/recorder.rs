@@ -147,7 +147,8 @@ impl Recorder {
 
     /// Commits a request's intents and own credentials, its token and its grant, all or nothing.
     pub async fn admit(&self, admission: Admission) -> Result<Admitted, RecordError> {
-        let deadline = self.stamp.clock.now().saturating_add(self.intent_deadline);
+        let now = self.stamp.clock.now();
+        let deadline = now.saturating_add(self.intent_deadline);
         let deadline = micros(deadline.unwrap_or(Timestamp::MAX));
         let Admission { intents, issued, replay, grant } = admission;
         let mut rows = Vec::with_capacity(intents.len() + issued.len());
@@ -164,8 +165,8 @@ impl Recorder {
             committed.push(Committed { issuance_id: opening.issuance_id });
             rows.push(self.stamp.row(What::Issued { opening: Box::new(opening), lease })?);
         }
-        self.submit(Job { rows, spend: replay, grant: grant.map(GrantId::uuid), opens, ..Job::default() })
-            .await?;
+        let grant = grant.map(|grant| (grant.uuid(), micros(now)));
+        self.submit(Job { rows, spend: replay, grant, opens, ..Job::default() }).await?;
         Ok(Admitted { tickets, committed })
     }
 

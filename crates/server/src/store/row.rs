@@ -120,7 +120,8 @@ impl Row {
                 self.principal = Some(change.by.clone());
             }
             What::GuardrailsApplied(change) => self.principal = Some(change.by.clone()),
-            What::GrantRequested { grant_id, principal, policy, policy_digest, .. } => {
+            What::GrantRequested { grant_id, principal, policy, policy_digest, .. }
+            | What::PreapprovalMade { grant_id, principal, policy, policy_digest, .. } => {
                 self.grant_id = Some(grant_id.uuid());
                 self.who(principal);
                 self.policy = Some(policy.to_string());
@@ -131,6 +132,17 @@ impl Row {
                 self.who(by);
                 self.policy = Some(policy.to_string());
             }
+            What::GrantWithdrawn(end)
+            | What::GrantExpired(end)
+            | What::GrantVoided(end)
+            | What::PreapprovalEnded(end) => {
+                self.grant_id = Some(end.grant_id.uuid());
+                self.principal.clone_from(&end.by);
+                self.dag_id = Some(end.dag_id.clone());
+                self.run_id.clone_from(&end.run_id);
+                self.policy = Some(end.policy.to_string());
+            }
+            What::NotificationDead { event, .. } => self.reason = Some(event.clone()),
             What::KeyCreated(change) | What::KeyRotated(change) | What::KeyRetired(change) => {
                 self.principal = Some(change.by.clone());
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::principal::{Person, Service};
+use crate::principal::{Person, Service, SignIn};
 
 fn who(more: &str) -> Policy {
     compile(&minimal("").replace("dags: [d]", &format!("dags: [d]\n  {more}")))
@@ -91,7 +91,9 @@ fn people_and_services_are_never_named() {
         issuer: "prod".parse().unwrap(),
         subject: "d".into(),
         email: None,
+        username: None,
         groups: BTreeSet::new(),
+        sign_in: SignIn::default(),
     });
     let service = Principal::Service(Service {
         issuer: "prod".parse().unwrap(),

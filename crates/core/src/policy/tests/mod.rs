@@ -91,6 +91,7 @@ pub(super) struct Case {
     pub(super) now: Timestamp,
     pub(super) ttl: SignedDuration,
     pub(super) approved: bool,
+    pub(super) break_glass: bool,
 }
 
 impl Case {
@@ -102,6 +103,7 @@ impl Case {
             now: "2026-11-23T02:00:00Z".parse().unwrap(),
             ttl: SignedDuration::from_mins(15),
             approved: false,
+            break_glass: false,
         }
     }
 
@@ -123,6 +125,7 @@ impl Case {
             now: self.now,
             ttl: self.ttl,
             approved: self.approved,
+            break_glass: self.break_glass,
         }
     }
 

@@ -273,7 +273,32 @@ fn approvals_that_nobody_can_give_are_refused() {
     );
     refuses(&approval("  approvers: {people: [Staff/alice]}\n"), 9, "not an issuer name", "");
     refuses(&approval("  approvers: {groups: ['*']}\n"), 9, "matched exactly", "write each group");
-    refuses(&approval("  approvers: {groups: [g]}\n  valid_for: ever\n"), 10, "`valid_for`", "write run");
+    refuses(
+        &approval("  approvers: {groups: [g]}\n  valid_for: ever\n"),
+        10,
+        "`valid_for`",
+        "write task, run or",
+    );
+    for (fault, line, message, remedy) in [
+        ("  valid_for: {window: 30s}\n", 10, "out of bounds", "60s to 168h"),
+        ("  valid_for: {window: 169h}\n", 10, "out of bounds", "60s to 168h"),
+        ("  valid_for: {hours: 4h}\n", 10, "no key `hours`", "window"),
+        ("  uses: 0\n", 10, "`uses` is not a number of exchanges", "1 to 1000"),
+        ("  uses: many\n", 10, "`uses` is not a number of exchanges", "1 to 1000"),
+        ("  require: [ticket, tickets]\n", 10, "cannot be required", "did you mean `ticket`?"),
+    ] {
+        let text = approval(&format!("  approvers: {{groups: [g]}}\n{fault}"));
+        refuses(&text, line, message, remedy);
+    }
+    refuses(&approval("  approvers: {groups: [g], mfa: please}\n"), 9, "`mfa` is", "true or false");
+    refuses(&approval("  approvers: {mfa: true}\n"), 9, "names nobody", "add `groups` or `people`");
+    refuses(
+        &minimal("break_glass:\n  approvers: {people: [staff/a]}\n"),
+        8,
+        "it takes 2 people",
+        "name more",
+    );
+    refuses(&minimal("break_glass: {}\n"), 7, "`break_glass` is empty", "");
     refuses(
         &minimal("approval:\n  required_for: never\n  approvers: {groups: [g]}\n"),
         8,

@@ -1,0 +1,161 @@
+//! People's word on a grant, and taking it back.
+
+use cortex_core::grant::{Grant, Rules, State};
+use cortex_core::record::What;
+use cortex_core::{Digest, GrantId, Person, PolicyName, Principal};
+use jiff::Timestamp;
+use sqlx::{Connection as _, PgConnection};
+
+use super::super::micros;
+use super::super::row::{Stamp, insert};
+use super::ends::{Ended, end};
+use super::rows::{GrantRow, select_grant};
+use super::{GrantError, corrupt, get};
+use crate::approval::ApproverRules;
+
+/// One person's word on a grant.
+#[derive(Debug, Clone)]
+pub struct Word {
+    /// Yes or no.
+    pub approve: bool,
+    /// Their comment.
+    pub comment: Option<String>,
+    /// The digest of the request that they saw.
+    pub seen: Digest,
+}
+
+/// Takes a person's decision. Of two at once, one goes first and the other sees what it did.
+pub async fn decide(
+    connection: &mut PgConnection,
+    id: GrantId,
+    person: &Person,
+    word: Word,
+    rules: &ApproverRules,
+    stamp: &Stamp,
+) -> Result<Grant, GrantError> {
+    let now = stamp.clock.now();
+    let mut tx = connection.begin().await?;
+    let grant = lock(&mut tx, id, now).await?;
+    if word.seen != grant.request_digest {
+        return Err(GrantError::Stale { seen: word.seen, current: grant.request_digest });
+    }
+    if let Some(error) = GrantError::of_state(&grant.state) {
+        return Err(error);
+    }
+    let author = author(&mut tx, &grant.policy).await?;
+    let rules_now = Rules {
+        bare_groups: rules.bare_groups,
+        sign_in: &rules.sign_in,
+        author: &author,
+        author_may_approve: rules.author_may_approve,
+    };
+    grant.may_decide(person, &rules_now, now)?;
+    insert_word(&mut tx, id, person, &word, now).await?;
+    let status = grant.after(word.approve);
+    if status != "requested" {
+        set_status(&mut tx, id, status, grant.holds_until(now, rules.approved_for), now).await?;
+    }
+    let what = What::GrantDecided {
+        grant_id: id,
+        policy: grant.policy.clone(),
+        request_digest: grant.request_digest,
+        by: Principal::Person(person.clone()),
+        approve: word.approve,
+        comment: word.comment,
+        status: status.to_owned(),
+        break_glass: grant.is_break_glass(),
+    };
+    insert(&mut tx, &[stamp.row(what).map_err(corrupt)?]).await?;
+    tx.commit().await?;
+    get(connection, id, now).await?.ok_or(GrantError::NotFound)
+}
+
+/// Takes a grant back that waits or holds, if `may` allows it. `by` is who does, as principal.
+pub async fn withdraw(
+    connection: &mut PgConnection,
+    id: GrantId,
+    by: &str,
+    comment: Option<&str>,
+    may: impl FnOnce(&Grant) -> Result<(), GrantError> + Send,
+    stamp: &Stamp,
+) -> Result<Grant, GrantError> {
+    let now = stamp.clock.now();
+    let mut tx = connection.begin().await?;
+    let grant = lock(&mut tx, id, now).await?;
+    may(&grant)?;
+    if !matches!(grant.state, State::Requested { .. } | State::Approved { .. }) {
+        return Err(GrantError::Decided(grant.state.name()));
+    }
+    end(&mut tx, &grant, Ended { status: "withdrawn", by: Some(by), because: comment }, stamp).await?;
+    tx.commit().await?;
+    get(connection, id, now).await?.ok_or(GrantError::NotFound)
+}
+
+/// Locked before it is read: a statement that waits for the lock still sees the decisions as they were when it
+/// began, and would not count the one that it waited for.
+async fn lock(tx: &mut PgConnection, id: GrantId, now: Timestamp) -> Result<Grant, GrantError> {
+    sqlx::query("SELECT 1 FROM grant_request WHERE id = $1 FOR UPDATE")
+        .bind(id.uuid())
+        .execute(&mut *tx)
+        .await?;
+    let row: Option<GrantRow> =
+        sqlx::query_as(select_grant!("WHERE g.id = $1")).bind(id.uuid()).fetch_optional(tx).await?;
+    Ok(row.ok_or(GrantError::NotFound)?.grant(now)?)
+}
+
+/// Who put the version in force that a live grant is about: another one would have made it void.
+async fn author(tx: &mut PgConnection, policy: &PolicyName) -> Result<String, GrantError> {
+    let author: Option<String> = sqlx::query_scalar(
+        "SELECT d.applied_by FROM document_head h JOIN document d USING (kind, name, version)
+         WHERE h.kind = 'policy' AND h.name = $1",
+    )
+    .bind(policy.as_str())
+    .fetch_optional(tx)
+    .await?;
+    Ok(author.ok_or_else(|| corrupt("a grant of a policy that never was"))?)
+}
+
+async fn insert_word(
+    tx: &mut PgConnection,
+    id: GrantId,
+    person: &Person,
+    word: &Word,
+    now: Timestamp,
+) -> Result<(), GrantError> {
+    sqlx::query(
+        "INSERT INTO grant_decision (grant_id, person, account, approve, comment, decided_at)
+         VALUES ($1, $2, $3, $4, $5, timestamptz 'epoch' + $6 * interval '1 microsecond')",
+    )
+    .bind(id.uuid())
+    .bind(Principal::Person(person.clone()).subject())
+    .bind(serde_json::to_value(person).map_err(corrupt)?)
+    .bind(word.approve)
+    .bind(word.comment.as_deref())
+    .bind(micros(now))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn set_status(
+    tx: &mut PgConnection,
+    id: GrantId,
+    status: &str,
+    approved_until: Timestamp,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE grant_request
+         SET status = $2, decided_at = timestamptz 'epoch' + $3 * interval '1 microsecond',
+             expires_at = CASE WHEN $2 = 'approved' THEN timestamptz 'epoch' + $4 * interval '1 microsecond'
+                               ELSE expires_at END
+         WHERE id = $1",
+    )
+    .bind(id.uuid())
+    .bind(status)
+    .bind(micros(now))
+    .bind(micros(approved_until))
+    .execute(tx)
+    .await
+    .map(drop)
+}

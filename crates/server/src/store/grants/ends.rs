@@ -1,0 +1,178 @@
+//! How grants end without a decision: withdrawn, over, or void.
+
+use cortex_core::grant::{Asked, Grant};
+use cortex_core::record::{GrantEnd, What};
+use cortex_core::{Digest, PolicyName};
+use sqlx::{Connection as _, PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::super::row::{Row, Stamp, insert};
+use super::super::{StoreError, micros};
+use super::corrupt;
+
+/// The most grants that one transaction ends because their time is over.
+const PAGE: i64 = 500;
+
+/// How a grant ended.
+pub(super) struct Ended<'a> {
+    /// `withdrawn`, `expired` or `voided`.
+    pub(super) status: &'static str,
+    /// Who ended it, as principal.
+    pub(super) by: Option<&'a str>,
+    /// Why.
+    pub(super) because: Option<&'a str>,
+}
+
+/// What a policy's change makes void: every live grant of another version than `keep`; of every version without one.
+pub(in crate::store) struct Void<'a> {
+    /// The policy.
+    pub(in crate::store) policy: &'a str,
+    /// The version in force from now on.
+    pub(in crate::store) keep: Option<Digest>,
+    /// What changed, in one sentence without its full stop.
+    pub(in crate::store) because: &'a str,
+}
+
+#[derive(sqlx::FromRow)]
+struct EndedRow {
+    id: Uuid,
+    kind: String,
+    policy: String,
+    request_digest: Vec<u8>,
+    dag_id: String,
+    run_id: Option<String>,
+    was: String,
+}
+
+/// Ends one grant that the caller has locked.
+pub(super) async fn end(
+    tx: &mut PgConnection,
+    grant: &Grant,
+    ended: Ended<'_>,
+    stamp: &Stamp,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE grant_request SET status = $2, ended_by = $3, ended_because = $4,
+                ended_at = timestamptz 'epoch' + $5 * interval '1 microsecond'
+         WHERE id = $1",
+    )
+    .bind(grant.id.uuid())
+    .bind(ended.status)
+    .bind(ended.by)
+    .bind(ended.because)
+    .bind(micros(stamp.clock.now()))
+    .execute(&mut *tx)
+    .await?;
+    let (kind, dag_id, run_id) = match &grant.asked {
+        Asked::Run { requester, .. } => ("run", &requester.dag_id, Some(requester.run_id.to_string())),
+        Asked::Standing { dag_id, .. } => ("standing", dag_id, None),
+    };
+    let row = EndedRow {
+        id: grant.id.uuid(),
+        kind: kind.to_owned(),
+        policy: grant.policy.to_string(),
+        request_digest: grant.request_digest.as_bytes().to_vec(),
+        dag_id: dag_id.to_string(),
+        run_id,
+        was: grant.state.name().to_owned(),
+    };
+    record(tx, vec![row], &ended, stamp).await
+}
+
+/// Ends every grant whose time is over, in the background; answers how many.
+pub async fn expire_due(pool: &PgPool, stamp: &Stamp) -> Result<usize, StoreError> {
+    let mut connection = pool.acquire().await?;
+    let mut tx = connection.begin().await?;
+    let ended = expire(&mut tx, None, stamp).await?;
+    tx.commit().await?;
+    Ok(ended)
+}
+
+/// Ends what is over: for this request, or for every one, a page at a time.
+pub(super) async fn expire(
+    tx: &mut PgConnection,
+    only: Option<Digest>,
+    stamp: &Stamp,
+) -> Result<usize, StoreError> {
+    let rows: Vec<EndedRow> = sqlx::query_as(
+        "WITH due AS (SELECT id, status FROM grant_request
+                      WHERE status IN ('requested', 'approved')
+                        AND expires_at <= timestamptz 'epoch' + $1 * interval '1 microsecond'
+                        AND ($2::bytea IS NULL OR request_digest = $2)
+                      ORDER BY id LIMIT $3 FOR UPDATE)
+         UPDATE grant_request g SET status = 'expired' FROM due WHERE g.id = due.id
+         RETURNING g.id, g.kind, g.policy, g.request_digest, g.dag_id, g.run_id, due.status AS was",
+    )
+    .bind(micros(stamp.clock.now()))
+    .bind(only.as_ref().map(|digest| digest.as_bytes().as_slice()))
+    .bind(PAGE)
+    .fetch_all(&mut *tx)
+    .await?;
+    let count = rows.len();
+    record(tx, rows, &Ended { status: "expired", by: None, because: None }, stamp).await?;
+    Ok(count)
+}
+
+/// Makes void what a policy's change makes void. The caller has changed the policy's head in this transaction, so
+/// that no request of the old version can be made any more.
+pub(in crate::store) async fn void(
+    tx: &mut PgConnection,
+    void: Void<'_>,
+    stamp: &Stamp,
+) -> Result<(), StoreError> {
+    let rows: Vec<EndedRow> = sqlx::query_as(
+        "WITH live AS (SELECT id, status FROM grant_request
+                       WHERE policy = $1 AND status IN ('requested', 'approved')
+                         AND ($2::bytea IS NULL OR policy_digest <> $2)
+                       ORDER BY id FOR UPDATE)
+         UPDATE grant_request g SET status = 'voided', ended_because = $3,
+                ended_at = timestamptz 'epoch' + $4 * interval '1 microsecond'
+         FROM live WHERE g.id = live.id
+         RETURNING g.id, g.kind, g.policy, g.request_digest, g.dag_id, g.run_id, live.status AS was",
+    )
+    .bind(void.policy)
+    .bind(void.keep.as_ref().map(|digest| digest.as_bytes().as_slice()))
+    .bind(void.because)
+    .bind(micros(stamp.clock.now()))
+    .fetch_all(&mut *tx)
+    .await?;
+    record(tx, rows, &Ended { status: "voided", by: None, because: Some(void.because) }, stamp).await
+}
+
+async fn record(
+    tx: &mut PgConnection,
+    rows: Vec<EndedRow>,
+    ended: &Ended<'_>,
+    stamp: &Stamp,
+) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<Row> = rows
+        .into_iter()
+        .map(|row| stamp.row(what(row, ended)?).map_err(corrupt))
+        .collect::<Result<_, StoreError>>()?;
+    insert(tx, &rows).await?;
+    Ok(())
+}
+
+fn what(row: EndedRow, ended: &Ended<'_>) -> Result<What, StoreError> {
+    let EndedRow { id, kind, policy, request_digest, dag_id, run_id, was } = row;
+    let end = GrantEnd {
+        grant_id: id.into(),
+        policy: policy.parse::<PolicyName>().map_err(corrupt)?,
+        request_digest: request_digest.as_slice().try_into().map_err(corrupt)?,
+        dag_id,
+        run_id,
+        was,
+        status: ended.status.to_owned(),
+        by: ended.by.map(str::to_owned),
+        because: ended.because.map(str::to_owned),
+    };
+    Ok(match (kind.as_str(), ended.status) {
+        ("standing", _) => What::PreapprovalEnded(end),
+        (_, "withdrawn") => What::GrantWithdrawn(end),
+        (_, "voided") => What::GrantVoided(end),
+        _ => What::GrantExpired(end),
+    })
+}
