@@ -301,8 +301,8 @@ async fn a_task_waits_for_people(scene: &Scene, airflow: &Airflow) {
         assert_eq!(grant["reason"], "the books have to close", "{grant}");
         let carol = scene.world.person("carol", &["finance-admins"]);
         let path = format!("/v1/grants/{}/{word}", grant["id"].as_str().unwrap());
-        let word = json!({"comment": comment, "request_digest": grant["request_digest"]});
-        let said = scene.world.as_person(Method::POST, &path, &carol, Some(word)).await;
+        let body = json!({"comment": comment, "request_digest": grant["request_digest"]});
+        let said = scene.world.as_person(Method::POST, &path, &carol, Some(body)).await;
         assert_eq!(said.status, StatusCode::OK, "{said:?}");
         run.reaches("write", &[end]).await;
         if word == "deny" {

@@ -282,7 +282,7 @@ fn approvals_that_nobody_can_give_are_refused() {
     for (fault, line, message, remedy) in [
         ("  valid_for: {window: 30s}\n", 10, "out of bounds", "60s to 168h"),
         ("  valid_for: {window: 169h}\n", 10, "out of bounds", "60s to 168h"),
-        ("  valid_for: {hours: 4h}\n", 10, "no key `hours`", "window"),
+        ("  valid_for: {window: 4h, hours: 4h}\n", 10, "no key `hours`", "window"),
         ("  uses: 0\n", 10, "`uses` is not a number of exchanges", "1 to 1000"),
         ("  uses: many\n", 10, "`uses` is not a number of exchanges", "1 to 1000"),
         ("  require: [ticket, tickets]\n", 10, "cannot be required", "did you mean `ticket`?"),
