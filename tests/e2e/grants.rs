@@ -33,7 +33,7 @@ async fn say(world: &TestWorld, grant: &str, verb: &str, token: &str, comment: &
 }
 
 /// A person's token with other claims.
-fn person_with(world: &TestWorld, sub: &str, groups: &[&str], claims: Value) -> String {
+fn person_with(world: &TestWorld, sub: &str, groups: &[&str], claims: &Value) -> String {
     let mut payload = part(&world.person(sub, groups), 1);
     for (name, value) in claims.as_object().unwrap() {
         payload[name] = value.clone();
@@ -74,9 +74,9 @@ async fn nobody_approves_what_they_started_and_nobody_whom_the_policy_does_not_n
     let world = TestWorld::start().await;
     let grant = pending(&world, &by_hand("m1"), "first-steps").await;
     let second_account =
-        person_with(&world, "u-17", &["finance-admins"], json!({"email": "alice@acme.example"}));
+        person_with(&world, "u-17", &["finance-admins"], &json!({"email": "alice@acme.example"}));
     let third_account =
-        person_with(&world, "u-18", &["finance-admins"], json!({"preferred_username": "ALICE"}));
+        person_with(&world, "u-18", &["finance-admins"], &json!({"preferred_username": "ALICE"}));
     for (what, token) in [
         ("alice herself", world.person("alice", &["finance-admins"])),
         ("alice in other letters", world.person("Alice", &["finance-admins"])),
@@ -258,8 +258,8 @@ async fn one_person_is_one_approval_however_often_they_say_so() {
     assert_eq!(say(&world, &grant, "approve", &bob, "").await.status, StatusCode::CONFLICT);
     assert_eq!(show(&world, &grant).await["status"], "requested");
     // A second account with bob's address is bob.
-    let second = person_with(&world, "u-17", &["privacy-officers"], json!({"email": "bob@acme.example"}));
-    let first = person_with(&world, "bob", &["privacy-officers"], json!({"email": "Bob@acme.example"}));
+    let second = person_with(&world, "u-17", &["privacy-officers"], &json!({"email": "bob@acme.example"}));
+    let first = person_with(&world, "bob", &["privacy-officers"], &json!({"email": "Bob@acme.example"}));
     let other = pending(&world, &RunClaims { run_id: "r2".into(), ..run }, "customer-data-erasure").await;
     assert_eq!(say(&world, &other, "approve", &first, "").await.status, StatusCode::OK);
     let again = say(&world, &other, "approve", &second, "").await;

@@ -348,7 +348,7 @@ fn network(text: &str) -> Result<IpNet, Fault> {
 }
 
 /// A whole number from 1 to `most`.
-fn number<T: TryFrom<u64> + PartialOrd + From<u8> + std::fmt::Display>(
+fn number<T: Copy + TryFrom<u64> + PartialOrd + From<u8> + std::fmt::Display>(
     field: Field<'_>,
     most: T,
     problems: &mut Problems,

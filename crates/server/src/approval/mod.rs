@@ -31,7 +31,7 @@ pub(crate) async fn settle(
     let mut connection = broker.pool.acquire().await.map_err(|e| away(e.into()))?;
     let grant = find(&mut connection, context, &terms, new.request_digest).await.map_err(away)?;
     match grant {
-        Some(grant) if is_usable(broker, context, planned, &grant) => approved(context, planned, grant),
+        Some(grant) if is_usable(broker, context, planned, &grant) => approved(context, planned, &grant),
         Some(Grant { id, state: State::Denied { decided_at, by }, .. }) => {
             let why = by.comment.unwrap_or_else(|| "no reason given".to_owned());
             let description = format!("{} denied this at {decided_at}: {why}", by.person);
@@ -130,7 +130,7 @@ fn is_usable(broker: &Broker, context: &Context, planned: &[Planned], grant: &Gr
 }
 
 /// The policy has the last word, with the approval in hand.
-fn approved(context: &Context, planned: &[Planned], grant: Grant) -> Result<Option<GrantUse>, Refused> {
+fn approved(context: &Context, planned: &[Planned], grant: &Grant) -> Result<Option<GrantUse>, Refused> {
     let permits =
         |one: &Planned| matches!(decide(context, &one.provider, true), Some(Decision::Permit { .. }));
     if !planned.iter().all(permits) {

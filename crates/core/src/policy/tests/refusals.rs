@@ -279,6 +279,24 @@ fn approvals_that_nobody_can_give_are_refused() {
         "`valid_for`",
         "write task, run or",
     );
+    refuses(
+        &minimal("approval:\n  required_for: never\n  approvers: {groups: [g]}\n"),
+        8,
+        "names no runs",
+        "always",
+    );
+    refuses(
+        &minimal("approval:\n  required_for: {dag: [d]}\n  approvers: {groups: [g]}\n"),
+        8,
+        "no key `dag`",
+        "did you mean `dags`?",
+    );
+    compile(&approval("  approvers: {groups: [g], people: [staff/a]}\n  quorum: 5\n"));
+}
+
+#[test]
+fn approvals_without_measure_are_refused() {
+    let approval = |text: &str| minimal(&format!("approval:\n  required_for: always\n{text}"));
     for (fault, line, message, remedy) in [
         ("  valid_for: {window: 30s}\n", 10, "out of bounds", "60s to 168h"),
         ("  valid_for: {window: 169h}\n", 10, "out of bounds", "60s to 168h"),
@@ -299,17 +317,4 @@ fn approvals_that_nobody_can_give_are_refused() {
         "name more",
     );
     refuses(&minimal("break_glass: {}\n"), 7, "`break_glass` is empty", "");
-    refuses(
-        &minimal("approval:\n  required_for: never\n  approvers: {groups: [g]}\n"),
-        8,
-        "names no runs",
-        "always",
-    );
-    refuses(
-        &minimal("approval:\n  required_for: {dag: [d]}\n  approvers: {groups: [g]}\n"),
-        8,
-        "no key `dag`",
-        "did you mean `dags`?",
-    );
-    compile(&approval("  approvers: {groups: [g], people: [staff/a]}\n  quorum: 5\n"));
 }
