@@ -89,6 +89,7 @@ fuzz: ## fuzz each target for a while (fuzz_seconds=60)
 
 deny: ## check the licences and origins of dependencies, where cargo-deny is installed
 	@cargo deny --version >/dev/null 2>&1 || { echo 'cargo-deny is not installed: cargo install cargo-deny --locked' >&2; exit 1; }
+	@cargo fetch --locked --quiet
 	@cargo deny --offline check bans licenses sources
 
 fmt: ## format the Rust and the Python code
