@@ -19,6 +19,7 @@ mod faults;
 mod grants;
 mod http_attacks;
 mod invariants;
+mod notifications;
 mod path;
 mod policy_attacks;
 mod replicas;

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 /// A second replica of the world's Cortex, under the same public URL.
-async fn second(world: &TestWorld) -> Running {
+pub(crate) async fn second(world: &TestWorld) -> Running {
     let mut config = world.world.config.clone();
     config.server.public_url = Some(world.world.cortex.issuer_url.clone());
     config.server.replica = Some("second".to_owned());

@@ -10,6 +10,7 @@ use cortex_core::policy::{Guardrails, Policy, run_tests};
 use cortex_identity::{AirflowConfig, ClusterConfig, IssuerConfig};
 use cortex_providers::BuiltIns;
 use cortex_server::Config;
+use cortex_server::notify::NotificationConfig;
 use serde_json::Value;
 
 fn config_folder() -> PathBuf {
@@ -161,6 +162,10 @@ fn what_stands_there_as_a_default_is_the_default() {
         clusters.map(|one| ClusterConfig::new(one.name, one.iss, one.audience, one.url, one.token_file));
     default["clusters"] = serde_json::to_value(plain.collect::<Vec<_>>()).unwrap();
 
+    let notifications = config.notifications.into_iter();
+    let plain = notifications.map(|one| NotificationConfig::new(one.name, one.url));
+    default["notifications"] = serde_json::to_value(plain.collect::<Vec<_>>()).unwrap();
+
     let schema = printed(&["config", "schema"]);
     let mut descriptions = BTreeMap::new();
     options(&schema, &schema, "", &mut descriptions);
@@ -186,7 +191,7 @@ fn what_stands_there_as_a_default_is_the_default() {
             default => assert_eq!(written.pointer(&path), default, "{path}"),
         }
     }
-    let expected = [("airflows", 2), ("clusters", 1), ("issuers", 3)];
+    let expected = [("airflows", 2), ("clusters", 1), ("issuers", 3), ("notifications", 1)];
     assert_eq!(seen, expected.into(), "one issuer of each kind, one Airflow for each credential");
 }
 

@@ -175,6 +175,12 @@ pub enum What {
         policy: PolicyName,
         /// The digest of what was decided on.
         request_digest: Digest,
+        /// The DAG.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        dag_id: Option<String>,
+        /// The DAG run that asked; none for an approval of scheduled runs.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        run_id: Option<String>,
         /// Who decided.
         by: Principal,
         /// Yes or no.

@@ -13,6 +13,7 @@ use crate::keyring::Keyring;
 use crate::leases::Leases;
 use crate::library::Library;
 use crate::noise::Noise;
+use crate::notify::Notifier;
 use crate::random::Random;
 use crate::store::{Committed, Recorder};
 
@@ -38,6 +39,8 @@ pub struct Broker {
     pub grants: GrantsConfig,
     /// What holds for every approver.
     pub approvers: ApproverRules,
+    /// Tells people what happens.
+    pub notifier: Notifier,
     /// Who may do what.
     pub roles: RolesConfig,
     /// Counts callers that proved nothing.

@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::approval::GrantsConfig;
+use crate::notify::{self, NotificationConfig};
 
 /// The prefix of the environment variables that override the file.
 pub const ENV_PREFIX: &str = "CORTEX__";
@@ -40,6 +41,8 @@ pub struct Config {
     pub airflows: Vec<AirflowConfig>,
     /// The Kubernetes clusters that are asked about the pods that tasks run in.
     pub clusters: Vec<ClusterConfig>,
+    /// Who is told what happens. Default nobody.
+    pub notifications: Vec<NotificationConfig>,
     /// The clouds and APIs.
     pub providers: ProvidersConfig,
 }
@@ -241,6 +244,7 @@ impl Config {
             }
         }
         faults.extend(self.grants.faults());
+        faults.extend(notify::faults(&self.notifications));
         if !(1..=4_096).contains(&self.database.max_batch) {
             faults.push(format!("database.max_batch is {}: write 1 to 4,096", self.database.max_batch));
         }

@@ -13,6 +13,7 @@ pub mod leases;
 pub mod library;
 mod mint;
 mod noise;
+pub mod notify;
 pub mod random;
 mod recall;
 mod serve;

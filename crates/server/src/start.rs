@@ -20,6 +20,7 @@ use crate::keyring::{Keyring, KeyringError};
 use crate::leases::Leases;
 use crate::library::Library;
 use crate::noise::Noise;
+use crate::notify::{Endpoints, Notifier};
 use crate::random::Random;
 use crate::store::{self, Author, Recorder, RecorderOptions, Stamp, StoreError};
 use crate::{serve, supervisor};
@@ -44,6 +45,9 @@ pub enum StartError {
     /// The issuers.
     #[error(transparent)]
     Identity(#[from] SetupError),
+    /// The client that notifies.
+    #[error("notifications: {0}")]
+    Notify(#[from] reqwest::Error),
     /// The socket.
     #[error("listening: {0}")]
     Listen(#[from] std::io::Error),
@@ -104,7 +108,9 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
     let pool = store::connect(&config.database).await?;
     let replica = config.server.replica.clone().unwrap_or_else(host_name);
     let author = Author { replica, build: env!("CARGO_PKG_VERSION").to_owned() };
-    let stamp = Stamp { author, clock: Arc::clone(&clock), random: Arc::clone(&random) };
+    let endpoints = Endpoints::new(&config.notifications);
+    let notifier = Notifier::new(endpoints.clone(), issuer_url.to_owned())?;
+    let stamp = Stamp { author, clock: Arc::clone(&clock), random: Arc::clone(&random), endpoints };
     let keyring = Keyring::open(&pool, &config.keys, issuer_url.to_owned(), stamp.clone()).await?;
     let own = own_issuer(issuer_url, &keyring);
     let identity = Identity::new(config.trust(), own, Arc::clone(&clock), reqwest::Client::builder)?;
@@ -125,6 +131,7 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
         random,
         grants: config.grants.clone(),
         approvers: ApproverRules::new(&config.grants, &config.issuers),
+        notifier,
         roles: config.roles.clone(),
         noise: Noise::default(),
     })

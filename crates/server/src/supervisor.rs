@@ -12,10 +12,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
 use crate::http;
-use crate::store::{CHANGES, RecordError, StoreError, grants, issuances};
+use crate::store::{CHANGES, RecordError, StoreError, grants, issuances, notifications};
 
 /// How often overdue intents are looked for, in seconds: with the intents' own deadline, under a minute.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How long a notification is kept that does not arrive.
+const NOTIFICATIONS_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How often counts are written down, in seconds.
 const FLUSH: Duration = Duration::from_secs(10);
 
@@ -34,6 +36,7 @@ pub fn start(broker: &Arc<Broker>, poll: Duration, tasks: &TaskTracker, stop: &C
     run(|broker, every| Box::pin(sweep_forever(broker, every)), SWEEP);
     run(|broker, every| Box::pin(flush_forever(broker, every)), FLUSH);
     run(|broker, _| Box::pin(async move { broker.identity.refresh_loop().await }), poll);
+    run(|broker, poll| Box::pin(async move { broker.notifier.deliver_forever(&broker, poll).await }), poll);
 }
 
 type BoxedLoop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -97,6 +100,8 @@ pub async fn sweep(broker: &Broker) -> Result<(), StoreError> {
         }
     }
     while grants::expire_due(&broker.pool, broker.recorder.stamp()).await? > 0 {}
+    let before = now.saturating_sub(NOTIFICATIONS_KEPT).unwrap_or(Timestamp::MIN);
+    notifications::forget(&broker.pool, before).await?;
     // An hour of grace covers every leeway and clock difference.
     let before = now.saturating_sub(SignedDuration::from_hours(1)).unwrap_or(Timestamp::MIN);
     issuances::forget_expired_tokens(&broker.pool, before).await

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use cortex_core::clock::SystemClock;
 use cortex_server::config::DatabaseConfig;
+use cortex_server::notify::Endpoints;
 use cortex_server::random::SystemRandom;
 use cortex_server::store::{self, Author, Stamp};
 use sqlx::PgPool;
@@ -27,7 +28,9 @@ fn operator() -> String {
 
 pub(crate) fn stamp() -> Stamp {
     let author = Author { replica: "cli".to_owned(), build: env!("CARGO_PKG_VERSION").to_owned() };
-    Stamp { author, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) }
+    // Whoever works on the database itself is at the console: nobody is told.
+    let endpoints = Endpoints::default();
+    Stamp { author, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), endpoints }
 }
 
 /// Opens the database in the server's own role: the command line can append to the record, and change it as

@@ -207,6 +207,22 @@ impl Grant {
         matches!(self.asked, Asked::Run { break_glass: true, .. })
     }
 
+    /// The DAG whose runs it is for.
+    pub fn dag_id(&self) -> &Ident {
+        match &self.asked {
+            Asked::Run { requester, .. } => &requester.dag_id,
+            Asked::Standing { dag_id, .. } => dag_id,
+        }
+    }
+
+    /// The DAG run that asked; none where a person did for scheduled runs.
+    pub fn run_id(&self) -> Option<&Ident> {
+        match &self.asked {
+            Asked::Run { requester, .. } => Some(&requester.run_id),
+            Asked::Standing { .. } => None,
+        }
+    }
+
     /// Whether a denial still speaks for the same request at `now`: for a task or a run it is the last word, for
     /// longer times it holds as long as an approval would have.
     pub fn denial_holds(&self, now: Timestamp) -> bool {

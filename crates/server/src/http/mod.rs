@@ -12,6 +12,7 @@ mod grant_status;
 mod grants;
 mod guardrails;
 mod issuances;
+mod notifications;
 mod operations;
 mod policies;
 mod preapprovals;
@@ -173,6 +174,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(grants::deny))
         .routes(routes!(grants::withdraw))
         .routes(routes!(preapprovals::make))
+        .routes(routes!(notifications::list))
+        .routes(routes!(notifications::retry))
         .routes(routes!(grant_status::status))
         .routes(routes!(issuances::list))
         .routes(routes!(issuances::show))

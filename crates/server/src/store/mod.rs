@@ -6,6 +6,7 @@ pub mod documents;
 pub mod grants;
 pub mod issuances;
 pub mod keys;
+pub mod notifications;
 mod recorder;
 mod row;
 

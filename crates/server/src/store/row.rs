@@ -9,7 +9,8 @@ use sqlx::query::QueryAs;
 use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
-use super::micros;
+use super::{micros, notifications};
+use crate::notify::{Endpoints, Notice};
 use crate::random::Random;
 
 /// Who writes: stamped on every record.
@@ -30,6 +31,8 @@ pub struct Stamp {
     pub clock: Arc<dyn Clock>,
     /// The bits of ids that time does not fill.
     pub random: Arc<dyn Random>,
+    /// Who is told of what is recorded.
+    pub endpoints: Endpoints,
 }
 
 impl Stamp {
@@ -47,15 +50,17 @@ impl Stamp {
     }
 
     pub(super) fn row(&self, what: What) -> Result<Row, LeafError> {
-        Row::new(&self.entry(what))
+        let entry = self.entry(what);
+        let notices = self.endpoints.notices(&entry.what, entry.at, &*self.random);
+        Ok(Row { notices, ..Row::new(&entry)? })
     }
 }
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Row {
     pub(super) id: Uuid,
-    at: i64,
-    kind: &'static str,
+    pub(super) at: i64,
+    pub(super) kind: &'static str,
     issuance_id: Option<Uuid>,
     decision_id: Option<Uuid>,
     principal: Option<String>,
@@ -71,6 +76,8 @@ pub(super) struct Row {
     grant_id: Option<Uuid>,
     expires_at: Option<i64>,
     leaf: Vec<u8>,
+    /// Who is told of it, written into the outbox with it.
+    pub(super) notices: Vec<Notice>,
 }
 
 impl Row {
@@ -127,9 +134,11 @@ impl Row {
                 self.policy = Some(policy.to_string());
                 self.policy_digest = Some(policy_digest.as_bytes().to_vec());
             }
-            What::GrantDecided { grant_id, policy, by, .. } => {
+            What::GrantDecided { grant_id, policy, by, dag_id, run_id, .. } => {
                 self.grant_id = Some(grant_id.uuid());
                 self.who(by);
+                self.dag_id.clone_from(dag_id);
+                self.run_id.clone_from(run_id);
                 self.policy = Some(policy.to_string());
             }
             What::GrantWithdrawn(end)
@@ -246,10 +255,11 @@ pub(super) fn bind<'q, O>(
         .bind(rows.iter().map(|(job, _)| *job).collect::<Vec<_>>())
 }
 
-/// Writes down, within somebody's transaction, what belongs to it.
+/// Writes down, within somebody's transaction, what belongs to it, and who is to be told of it.
 pub(super) async fn insert(connection: &mut PgConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
-    let rows: Vec<_> = rows.iter().map(|row| (0, row)).collect();
+    let numbered: Vec<_> = rows.iter().map(|row| (0, row)).collect();
     let query =
         sqlx::query_as::<_, (Uuid, String, Option<Uuid>)>(concat!("WITH ", rows!(), insert_rows!("")));
-    bind(query, &rows).fetch_all(connection).await.map(drop)
+    bind(query, &numbered).fetch_all(&mut *connection).await?;
+    notifications::enqueue(connection, rows).await
 }

@@ -11,6 +11,7 @@ use cortex_identity::{IssuerConfig, Kind};
 use cortex_providers::BuiltIns;
 use cortex_sandbox::{Sandbox, SandboxConfig};
 use cortex_server::Config;
+use cortex_server::notify::Endpoints;
 use cortex_server::random::SystemRandom;
 use cortex_server::store::{self, Author, Stamp, documents};
 use tempfile::TempDir;
@@ -104,7 +105,8 @@ fn free_address() -> SocketAddr {
 async fn apply(config: &Config, policies: usize) {
     store::migrate(&config.database).await.expect("the schema");
     let author = Author { replica: "bench".to_owned(), build: env!("CARGO_PKG_VERSION").to_owned() };
-    let stamp = Stamp { author, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
+    let endpoints = Endpoints::default();
+    let stamp = Stamp { author, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), endpoints };
     let texts = (0..policies).map(|n| api_policy(&policy_name(n), RUNS));
     let mut documents: Vec<_> =
         texts.chain([api_policy(AGAIN_POLICY, AGAIN), cloud_policy()]).map(document).collect();

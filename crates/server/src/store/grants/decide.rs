@@ -59,6 +59,8 @@ pub async fn decide(
         grant_id: id,
         policy: grant.policy.clone(),
         request_digest: grant.request_digest,
+        dag_id: Some(grant.dag_id().to_string()),
+        run_id: grant.run_id().map(ToString::to_string),
         by: Principal::Person(person.clone()),
         approve: word.approve,
         comment: word.comment,

@@ -63,17 +63,17 @@ pub(super) async fn end(
     .bind(micros(stamp.clock.now()))
     .execute(&mut *tx)
     .await?;
-    let (kind, dag_id, run_id) = match &grant.asked {
-        Asked::Run { requester, .. } => ("run", &requester.dag_id, Some(requester.run_id.to_string())),
-        Asked::Standing { dag_id, .. } => ("standing", dag_id, None),
+    let kind = match &grant.asked {
+        Asked::Run { .. } => "run",
+        Asked::Standing { .. } => "standing",
     };
     let row = EndedRow {
         id: grant.id.uuid(),
         kind: kind.to_owned(),
         policy: grant.policy.to_string(),
         request_digest: grant.request_digest.as_bytes().to_vec(),
-        dag_id: dag_id.to_string(),
-        run_id,
+        dag_id: grant.dag_id().to_string(),
+        run_id: grant.run_id().map(ToString::to_string),
         was: grant.state.name().to_owned(),
     };
     record(tx, vec![row], &ended, stamp).await
@@ -123,6 +123,7 @@ pub(in crate::store) async fn void(
     let rows: Vec<EndedRow> = sqlx::query_as(
         "WITH live AS (SELECT id, status FROM grant_request
                        WHERE policy = $1 AND status IN ('requested', 'approved')
+                         AND expires_at > timestamptz 'epoch' + $4 * interval '1 microsecond'
                          AND ($2::bytea IS NULL OR policy_digest <> $2)
                        ORDER BY id FOR UPDATE)
          UPDATE grant_request g SET status = 'voided', ended_because = $3,

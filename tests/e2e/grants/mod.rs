@@ -1,5 +1,10 @@
 //! Approvals: what people say about exactly one run, through REST.
 
+mod ends;
+mod machine;
+mod rules;
+mod scope;
+
 use cortex_sandbox::RunClaims;
 use cortex_tests::forge::part;
 use cortex_tests::world::{Answer, TestWorld, first_run};
@@ -8,7 +13,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 /// A run that alice started by hand: `first-steps` wants an approval for it.
-fn by_hand(run_id: &str) -> RunClaims {
+pub(crate) fn by_hand(run_id: &str) -> RunClaims {
     RunClaims {
         run_type: Some("manual".into()),
         triggered_by: Some("ui".into()),
@@ -17,7 +22,7 @@ fn by_hand(run_id: &str) -> RunClaims {
     }
 }
 
-async fn pending(world: &TestWorld, run: &RunClaims, policy: &str) -> String {
+pub(crate) async fn pending(world: &TestWorld, run: &RunClaims, policy: &str) -> String {
     let answer = world.ask_for(run, policy).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{answer:?}");
     assert_eq!(answer.body["error"], "authorization_pending", "{answer:?}");
@@ -26,14 +31,50 @@ async fn pending(world: &TestWorld, run: &RunClaims, policy: &str) -> String {
 }
 
 /// A person's word on the grant as carol sees it.
-async fn say(world: &TestWorld, grant: &str, verb: &str, token: &str, comment: &str) -> Answer {
+pub(crate) async fn say(world: &TestWorld, grant: &str, verb: &str, token: &str, comment: &str) -> Answer {
     let seen = show(world, grant).await["request_digest"].clone();
     let body = json!({"comment": comment, "request_digest": seen});
     world.as_person(Method::POST, &format!("/v1/grants/{grant}/{verb}"), token, Some(body)).await
 }
 
+/// `close-books`: runs by hand of `hello_cortex` wait for a finance admin; `approval` is what it says beside that.
+pub(crate) fn close_books(approval: &str) -> String {
+    close_books_at("when: {max_ttl: 30m}", approval)
+}
+
+/// The same, open when `when` says. The policy mints at no cloud.
+pub(crate) fn close_books_at(when: &str, approval: &str) -> String {
+    format!(
+        "name: close-books
+who: {{airflow: prod, dags: [hello_cortex]}}
+what:
+  api: {{audience: 'https://ledger.acme.example', scopes: [postings:read]}}
+{when}
+approval:
+  required_for: {{run_types: [manual]}}
+  approvers: {{groups: [staff/finance-admins]}}
+{approval}"
+    )
+}
+
+/// Puts a policy in force, as erin.
+pub(crate) async fn apply(world: &TestWorld, source: &str) {
+    let admin = world.person("erin", &["cortex-admins"]);
+    let body = json!({"documents": [source]});
+    let applied = world.as_person(Method::POST, "/v1/policies", &admin, Some(body)).await;
+    assert_eq!(applied.status, StatusCode::OK, "{applied:?}");
+    world.world.cortex.broker.library.refresh(world.pool()).await.unwrap();
+}
+
+/// bob, a finance admin, approves.
+pub(crate) async fn bob_approves(world: &TestWorld, grant: &str) {
+    let bob = world.person("bob", &["finance-admins"]);
+    let approved = say(world, grant, "approve", &bob, "").await;
+    assert_eq!(approved.status, StatusCode::OK, "{approved:?}");
+}
+
 /// A person's token with other claims.
-fn person_with(world: &TestWorld, sub: &str, groups: &[&str], claims: &Value) -> String {
+pub(crate) fn person_with(world: &TestWorld, sub: &str, groups: &[&str], claims: &Value) -> String {
     let mut payload = part(&world.person(sub, groups), 1);
     for (name, value) in claims.as_object().unwrap() {
         payload[name] = value.clone();
@@ -41,7 +82,7 @@ fn person_with(world: &TestWorld, sub: &str, groups: &[&str], claims: &Value) ->
     world.world.sandbox.forge(&payload).unwrap()
 }
 
-async fn show(world: &TestWorld, grant: &str) -> Value {
+pub(crate) async fn show(world: &TestWorld, grant: &str) -> Value {
     let approver = world.person("carol", &["finance-admins"]);
     let answer = world.as_person(Method::GET, &format!("/v1/grants/{grant}"), &approver, None).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
@@ -177,15 +218,24 @@ async fn a_change_of_the_policy_voids_what_was_approved_under_the_old_one() {
     let grant = pending(&world, &by_hand("m1"), "first-steps").await;
     let bob = world.person("bob", &["finance-admins"]);
     assert_eq!(say(&world, &grant, "approve", &bob, "").await.status, StatusCode::OK);
-    let source = include_str!("../../config/dev/first-steps.yaml").replace("max_ttl: 30m", "max_ttl: 29m");
+    let waiting = pending(&world, &by_hand("m2"), "first-steps").await;
+    let source = include_str!("../../../config/dev/first-steps.yaml").replace("max_ttl: 30m", "max_ttl: 29m");
     assert!(source.contains("29m"));
-    let admin = world.person("erin", &["cortex-admins"]);
-    let applied =
-        world.as_person(Method::POST, "/v1/policies", &admin, Some(json!({"documents": [source]}))).await;
-    assert_eq!(applied.status, StatusCode::OK, "{applied:?}");
-    world.world.cortex.broker.library.refresh(world.pool()).await.unwrap();
+    apply(&world, &source).await;
+    for void in [&grant, &waiting] {
+        let shown = show(&world, void).await;
+        assert_eq!(shown["status"], "voided", "{shown}");
+        assert!(shown["because"].as_str().unwrap().contains("version 2 of first-steps"), "{shown}");
+        let refused = say(&world, void, "approve", &bob, "").await;
+        assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED, "A75 {refused:?}");
+        assert_eq!(refused.body["type"], "urn:cortex:problem:voided");
+    }
+    assert_eq!(world.record(&["grant.voided"]).await.len(), 2);
     assert_ne!(pending(&world, &by_hand("m1"), "first-steps").await, grant);
     assert_eq!(world.world.sandbox.mints(), []);
+    apply(&world, include_str!("../../../config/dev/first-steps.yaml")).await;
+    let again = pending(&world, &by_hand("m1"), "first-steps").await;
+    assert_ne!(again, grant, "what is void stays void, should the old text come back");
 }
 
 /// Sends both decisions while the grant is locked, so that neither is done before the other has begun.

@@ -1,0 +1,230 @@
+//! Telling people: what happened is written into an outbox with its record, and delivered from there by whichever
+//! replica is free, at least once.
+
+mod config;
+mod message;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use cortex_core::NotificationId;
+use cortex_core::record::What;
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use zeroize::Zeroizing;
+
+use crate::broker::Broker;
+use crate::random::Random;
+use crate::store::StoreError;
+use crate::store::notifications::{self, Due, Failure};
+use message::Message;
+
+pub(crate) use config::faults;
+pub use config::{EVENTS, Format, NotificationConfig};
+
+/// How many notifications one replica sends side by side.
+const AT_ONCE: i64 = 16;
+/// The first pause after a failure, in seconds; it doubles each time.
+const FIRST_PAUSE_S: i64 = 5;
+/// The longest pause, in seconds.
+const LONGEST_PAUSE_S: i64 = 3_600;
+/// How much longer than a try may take it belongs to the replica that makes it.
+const SLACK: SignedDuration = SignedDuration::from_secs(15);
+/// The shortest secret, in bytes.
+const SECRET_MIN: usize = 32;
+/// How much of an error is kept, in characters.
+const ERROR_MAX: usize = 300;
+
+/// The endpoints that are told of records; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Endpoints(Arc<[NotificationConfig]>);
+
+/// One notification to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Notice {
+    pub(crate) id: NotificationId,
+    pub(crate) endpoint: String,
+}
+
+impl Endpoints {
+    /// The configured ones.
+    pub fn new(all: &[NotificationConfig]) -> Self {
+        Self(all.into())
+    }
+
+    /// Who is to be told of this, if anybody. Nothing is looked at where nobody is.
+    pub(crate) fn notices(&self, what: &What, at: Timestamp, random: &dyn Random) -> Vec<Notice> {
+        let event = what.kind();
+        if self.0.is_empty() || !EVENTS.contains(&event) {
+            return Vec::new();
+        }
+        let everybody = matches!(
+            what,
+            What::GrantRequested { break_glass: true, .. } | What::GrantDecided { break_glass: true, .. }
+        );
+        let told = self.0.iter().filter(|endpoint| everybody || endpoint.wants(event));
+        told.map(|endpoint| Notice {
+            id: NotificationId::new(at, random.id_bits()),
+            endpoint: endpoint.name.clone(),
+        })
+        .collect()
+    }
+
+    fn get(&self, name: &str) -> Option<&NotificationConfig> {
+        self.0.iter().find(|endpoint| endpoint.name == name)
+    }
+}
+
+/// Delivers what is in the outbox.
+pub struct Notifier {
+    endpoints: Endpoints,
+    http: reqwest::Client,
+    public_url: String,
+}
+
+impl Notifier {
+    /// One for these endpoints. `public_url` is where people reach Cortex.
+    pub fn new(endpoints: Endpoints, public_url: String) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("cortex/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { endpoints, http, public_url })
+    }
+
+    /// Delivers for as long as it is polled; not at all where no endpoint is configured.
+    pub(crate) async fn deliver_forever(&self, broker: &Broker, poll: Duration) {
+        if self.endpoints.0.is_empty() {
+            return std::future::pending().await;
+        }
+        loop {
+            match self.deliver_due(broker).await {
+                Ok(0) => tokio::time::sleep(poll).await,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "notifications could not be read; trying again");
+                    tokio::time::sleep(poll).await;
+                }
+            }
+        }
+    }
+
+    /// Sends what is due, and writes down how it went; answers how many.
+    pub async fn deliver_due(&self, broker: &Broker) -> Result<usize, StoreError> {
+        let now = broker.clock.now();
+        let names: Vec<&str> = self.endpoints.0.iter().map(|endpoint| endpoint.name.as_str()).collect();
+        let longest = self.endpoints.0.iter().map(|endpoint| endpoint.timeout_s).max().unwrap_or_default();
+        let mine_until = now.saturating_add(SignedDuration::from_secs(i64::from(longest)) + SLACK);
+        let mine_until = mine_until.unwrap_or(Timestamp::MAX);
+        let due = notifications::claim(&broker.pool, &names, now, mine_until, AT_ONCE).await?;
+        let count = due.len();
+        for settled in join_all(due.into_iter().map(|due| self.deliver(broker, due))).await {
+            settled?;
+        }
+        Ok(count)
+    }
+
+    async fn deliver(&self, broker: &Broker, due: Due) -> Result<(), StoreError> {
+        let Some(endpoint) = self.endpoints.get(&due.endpoint) else { return Ok(()) };
+        let sent = self.send(broker.clock.now(), endpoint, &due).await;
+        let outcome = if sent.is_ok() { "delivered" } else { "failed" };
+        let labels = [("endpoint", endpoint.name.clone()), ("outcome", outcome.to_owned())];
+        metrics::counter!("cortex_notifications_total", &labels).increment(1);
+        let Err(error) = sent else { return notifications::delivered(&broker.pool, due.id).await };
+        tracing::warn!(
+            endpoint = endpoint.name,
+            event = due.event,
+            attempts = due.attempts,
+            error,
+            "not notified"
+        );
+        let again = u32::try_from(due.attempts).is_ok_and(|attempts| attempts < endpoint.max_attempts);
+        let failure = if again {
+            let pause = pause(due.attempts, &*broker.random);
+            Failure::Again { at: broker.clock.now().saturating_add(pause).unwrap_or(Timestamp::MAX) }
+        } else {
+            metrics::counter!("cortex_notifications_dead_total", "endpoint" => endpoint.name.clone())
+                .increment(1);
+            Failure::Dead
+        };
+        notifications::failed(&broker.pool, &due, &error, failure, broker.recorder.stamp()).await
+    }
+
+    /// The error says what was the case, without the URL: that of a chat's webhook is a secret.
+    async fn send(&self, now: Timestamp, endpoint: &NotificationConfig, due: &Due) -> Result<(), String> {
+        let leaf = serde_json::from_slice(&due.leaf).map_err(|_| "the record cannot be read".to_owned())?;
+        let message =
+            Message { id: due.id.to_string(), event: &due.event, leaf, public_url: &self.public_url };
+        let body = message.body(endpoint.format);
+        let headers = headers(endpoint, due, now, &body).await?;
+        let sending = self
+            .http
+            .post(&endpoint.url)
+            .headers(headers)
+            .timeout(Duration::from_secs(endpoint.timeout_s.into()))
+            .body(body)
+            .send();
+        match sending.await {
+            Ok(response) if response.status().is_success() => Ok(()),
+            Ok(response) => Err(format!("it answered HTTP {}", response.status().as_u16())),
+            Err(error) => Err(cause(error)),
+        }
+    }
+}
+
+fn cause(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(&error);
+    while let Some(error) = next {
+        text = format!("{text}: {error}");
+        next = error.source();
+    }
+    text.chars().take(ERROR_MAX).collect()
+}
+
+/// The id tells a second delivery; the signature, over the time and the body, that it is from here and recent.
+async fn headers(
+    endpoint: &NotificationConfig,
+    due: &Due,
+    now: Timestamp,
+    body: &[u8],
+) -> Result<HeaderMap, String> {
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| "a header cannot be written".to_owned());
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert("cortex-notification-id", value(&due.id.to_string())?);
+    headers.insert("cortex-event", value(&due.event)?);
+    if let Some(file) = &endpoint.secret_file {
+        let secret = tokio::fs::read(file).await.map_err(|_| "its secret_file cannot be read".to_owned())?;
+        let secret = Zeroizing::new(secret);
+        let secret = secret.trim_ascii();
+        if secret.len() < SECRET_MIN {
+            return Err(format!("its secret_file has fewer than {SECRET_MIN} characters"));
+        }
+        headers.insert("cortex-signature", value(&signature(secret, now, body))?);
+    }
+    Ok(headers)
+}
+
+/// `t=<seconds since 1970>,v1=<hex>`: HMAC-SHA256 over the time, a dot and the body.
+fn signature(secret: &[u8], now: Timestamp, body: &[u8]) -> String {
+    let time = now.as_second().to_string();
+    let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret));
+    mac.update(time.as_bytes());
+    mac.update(b".");
+    mac.update(body);
+    format!("t={time},v1={}", hex::encode(mac.sign()))
+}
+
+/// The pause after the try of this number: doubling, bounded, and anywhere in its upper half, so that what failed
+/// together is not tried together.
+fn pause(attempts: i32, random: &dyn Random) -> SignedDuration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or_default().min(16);
+    let whole = FIRST_PAUSE_S.saturating_mul(1 << doublings).min(LONGEST_PAUSE_S);
+    let mut byte = [0];
+    random.fill(&mut byte);
+    SignedDuration::from_millis(whole * 500 + whole * 500 * i64::from(byte[0]) / 255)
+}
