@@ -1,6 +1,7 @@
 -- Approvals in full: what they hold for, how often they are used, how they end, and approvals of scheduled runs
 -- before they run.
 ALTER TABLE grant_request
+    ADD COLUMN seq            bigint GENERATED ALWAYS AS IDENTITY, -- the order in which they were requested
     ADD COLUMN kind           text NOT NULL DEFAULT 'run' CHECK (kind IN ('run', 'standing')),
     ADD COLUMN requester      jsonb,             -- who asked: the principal of a run, or of a person
     ADD COLUMN policy_version integer CHECK (policy_version >= 1),
@@ -45,6 +46,8 @@ ALTER TABLE grant_request
             WHEN 'run'      THEN run_id IS NOT NULL AND tasks = '{}'
             WHEN 'standing' THEN run_id IS NULL AND max_uses IS NULL AND NOT break_glass
         END);
+DROP INDEX grant_by_digest;
+CREATE INDEX grant_by_digest ON grant_request (request_digest, seq);
 -- What waits or holds: what the supervisor ends, and what a new version of a policy makes void.
 CREATE INDEX grant_live_by_expiry ON grant_request (expires_at) WHERE status IN ('requested', 'approved');
 CREATE INDEX grant_live_by_policy ON grant_request (policy) WHERE status IN ('requested', 'approved');

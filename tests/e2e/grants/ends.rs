@@ -53,8 +53,10 @@ async fn the_run_an_admin_and_an_approver_take_it_back_and_nobody_else_does() {
     }
     let record = world.record(&["grant.withdrawn"]).await;
     assert_eq!(record.len(), 3);
-    assert_eq!(record[0]["by"], "run:prod:hello_cortex:m1:publish_mart:-:1", "{record:?}");
-    assert_eq!((&record[1]["was"], &record[1]["run_id"]), (&json!("approved"), &json!("m1")));
+    let by = |who: &str| record.iter().find(|leaf| leaf["by"] == who).unwrap();
+    assert_eq!(by("run:prod:hello_cortex:m1:publish_mart:-:1")["was"], "requested", "{record:?}");
+    let erins = by("person:staff:erin");
+    assert_eq!((&erins["was"], &erins["run_id"]), (&json!("approved"), &json!("m1")), "{record:?}");
     assert_eq!(world.world.sandbox.mints(), []);
 }
 

@@ -158,13 +158,16 @@ async fn the_configuration_says_what_proves_mfa_and_may_demand_it_of_everybody()
         config.grants.require_acr = ["phr".to_owned()].into();
     })
     .await;
-    for (claims, allowed) in [
+    for (index, (claims, allowed)) in [
         (json!({"amr": ["mfa"]}), false),
         (json!({"acr": "pwd"}), false),
         (json!({"amr": ["hwk"]}), true),
         (json!({"acr": "phr"}), true),
-    ] {
-        let grant = pending(&world, &by_hand(&format!("m{}", claims["acr"])), "first-steps").await;
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let grant = pending(&world, &by_hand(&format!("m{index}")), "first-steps").await;
         let bob = person_with(&world, "bob", &["finance-admins"], &claims);
         let said = say(&world, &grant, "deny", &bob, "").await;
         assert_eq!(said.status == StatusCode::OK, allowed, "{claims}: {said:?}");
@@ -261,7 +264,7 @@ async fn no_glass_is_broken_where_there_is_none_nor_a_guardrail_with_it() {
     let scheduled = cortex_tests::world::first_run("s1");
     let scheduled = world.ask(&world.token(&scheduled), ask.clone()).await;
     assert_eq!(scheduled.body["error"], "authorization_pending", "never without people: {scheduled:?}");
-    let guardrail = "@id(\"no-glass\")\n@message(\"No glass is broken here.\")\n@remedy(\"Wait.\")\nforbid (principal, action, resource) when { context.break_glass };";
+    let guardrail = "@id(\"no-glass\")\n@reason(\"No glass is broken here.\")\n@remedy(\"Wait.\")\nforbid (principal, action, resource) when { context.break_glass };";
     let admin = world.person("erin", &["cortex-admins"]);
     let body = json!([{"name": "no-glass", "source": guardrail}]);
     let applied = world.as_person(Method::POST, "/v1/guardrails", &admin, Some(body)).await;

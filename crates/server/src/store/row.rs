@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cortex_core::record::{Entry, LeafError, Opening, Outcome, What};
+use cortex_core::record::{Denial, Entry, GrantEnd, LeafError, Opening, Outcome, What};
 use cortex_core::{Clock, Principal, RecordId};
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
@@ -109,17 +109,7 @@ impl Row {
                 self.outcome = Some(outcome.name());
                 self.outcome_details(outcome);
             }
-            What::Denial(denial) => {
-                self.decision_id = Some(denial.decision_id.uuid());
-                self.principal = Some(denial.subject.clone());
-                if let Some(principal) = &denial.principal {
-                    self.run(principal);
-                }
-                self.policy.clone_from(&denial.policy);
-                self.policy_digest = denial.policy_digest.map(|digest| digest.as_bytes().to_vec());
-                self.provider.clone_from(&denial.provider);
-                self.reason = Some(denial.code.clone());
-            }
+            What::Denial(denial) => self.denial(denial),
             What::Denials { reason, .. } => self.reason = Some(reason.clone()),
             What::PolicyApplied(change) | What::PolicyRetired(change) => {
                 self.policy = Some(change.name.clone());
@@ -144,18 +134,32 @@ impl Row {
             What::GrantWithdrawn(end)
             | What::GrantExpired(end)
             | What::GrantVoided(end)
-            | What::PreapprovalEnded(end) => {
-                self.grant_id = Some(end.grant_id.uuid());
-                self.principal.clone_from(&end.by);
-                self.dag_id = Some(end.dag_id.clone());
-                self.run_id.clone_from(&end.run_id);
-                self.policy = Some(end.policy.to_string());
-            }
+            | What::PreapprovalEnded(end) => self.grant_end(end),
             What::NotificationDead { event, .. } => self.reason = Some(event.clone()),
             What::KeyCreated(change) | What::KeyRotated(change) | What::KeyRetired(change) => {
                 self.principal = Some(change.by.clone());
             }
         }
+    }
+
+    fn denial(&mut self, denial: &Denial) {
+        self.decision_id = Some(denial.decision_id.uuid());
+        self.principal = Some(denial.subject.clone());
+        if let Some(principal) = &denial.principal {
+            self.run(principal);
+        }
+        self.policy.clone_from(&denial.policy);
+        self.policy_digest = denial.policy_digest.map(|digest| digest.as_bytes().to_vec());
+        self.provider.clone_from(&denial.provider);
+        self.reason = Some(denial.code.clone());
+    }
+
+    fn grant_end(&mut self, end: &GrantEnd) {
+        self.grant_id = Some(end.grant_id.uuid());
+        self.principal.clone_from(&end.by);
+        self.dag_id = Some(end.dag_id.clone());
+        self.run_id.clone_from(&end.run_id);
+        self.policy = Some(end.policy.to_string());
     }
 
     fn outcome_details(&mut self, outcome: &Outcome) {

@@ -78,7 +78,7 @@ pub async fn find(
     now: Timestamp,
 ) -> Result<Option<Grant>, StoreError> {
     let row: Option<GrantRow> =
-        sqlx::query_as(select_grant!("WHERE g.request_digest = $1 ORDER BY g.id DESC LIMIT 1"))
+        sqlx::query_as(select_grant!("WHERE g.request_digest = $1 ORDER BY g.seq DESC LIMIT 1"))
             .bind(request_digest.as_bytes().as_slice())
             .fetch_optional(connection)
             .await?;
@@ -96,7 +96,7 @@ pub async fn find_standing(
         "WHERE g.kind = 'standing' AND g.status = 'approved' AND g.policy_digest = $1 AND g.issuer = $2
            AND g.dag_id = $3 AND (g.tasks = '{}' OR $4 = ANY (g.tasks))
            AND g.expires_at > timestamptz 'epoch' + $5 * interval '1 microsecond'
-         ORDER BY g.id DESC LIMIT 1"
+         ORDER BY g.seq DESC LIMIT 1"
     ))
     .bind(policy_digest.as_bytes().as_slice())
     .bind(run.issuer.as_str())
