@@ -1,11 +1,41 @@
 //! What goes wrong at the command line; each text says what happened and what to do.
 
+use std::process::ExitCode;
+
 use cortex_devdb::DevDbError;
 use cortex_sandbox::SandboxError;
 use cortex_server::StartError;
 use cortex_server::config::ConfigError;
 use cortex_server::keyring::KeyringError;
 use cortex_server::store::StoreError;
+
+/// What scripts tell apart. 0 is success, and 2 is also what the parser of the arguments ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It did not work, and none of the others says why.
+    Failed = 1,
+    /// The command line is at fault.
+    Usage = 2,
+    /// Not allowed: no sign-in, no role, or the policy says no.
+    Denied = 3,
+    /// There is no such thing.
+    NotFound = 4,
+    /// It waits for people, or the time to wait for it is over.
+    Waiting = 5,
+    /// The server cannot be reached, or says to come back later.
+    Unavailable = 6,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What `--help` says of them.
+pub(crate) const EXITS: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 denied or not allowed; 4 no such \
+                                thing; 5 waits for people, or waited too long; 6 the server cannot be reached.";
 
 /// A command that did not do what it was to do.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +67,30 @@ pub enum Error {
     /// Anything else, in words.
     #[error("{0}")]
     Said(String),
+    /// The same, of a kind that scripts tell apart.
+    #[error("{1}")]
+    Of(Exit, String),
+    /// A command that cannot be started; the number is what shells end with then.
+    #[error("{1}")]
+    NotStarted(u8, String),
+}
+
+impl Error {
+    /// What kind of failure it is.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Of(exit, _) => *exit,
+            _ => Exit::Failed,
+        }
+    }
+
+    /// What the process ends with.
+    pub fn code(&self) -> ExitCode {
+        match self {
+            Self::NotStarted(code, _) => ExitCode::from(*code),
+            _ => self.exit().into(),
+        }
+    }
 }
 
 impl From<sqlx::Error> for Error {
@@ -47,7 +101,7 @@ impl From<sqlx::Error> for Error {
 
 impl From<reqwest::Error> for Error {
     fn from(error: reqwest::Error) -> Self {
-        Self::Said(format!("the server did not answer: {error}"))
+        Self::Of(Exit::Unavailable, format!("the server did not answer: {}", error.without_url()))
     }
 }
 

@@ -1,17 +1,23 @@
-//! The command line `cortex`: serve, try out, write policies, keep keys.
+//! The command line `cortex`: serve, try out, write policies, keep keys; sign in, approve, revoke, freeze; and run
+//! commands with credentials.
 
+mod api;
+mod arguments;
+mod ask;
 mod commands;
 mod documents;
 mod error;
+mod login;
 mod output;
 pub mod world;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cortex_server::Config;
 
-pub use error::Error;
+pub use error::{Error, Exit};
 
 /// A short-lived credential broker for Apache Airflow: a run's identity in, scoped credentials out, every
 /// issuance on record.
@@ -51,22 +57,56 @@ enum Command {
     Keys(commands::keys::Command),
     /// Print the OpenAPI description.
     Openapi,
+    /// Sign in to a server as a person.
+    Login(commands::login::Args),
+    /// Forget a sign-in.
+    Logout(commands::login::LogoutArgs),
+    /// Who am I to the server, and what may I do?
+    Whoami(commands::login::WhoamiArgs),
+    /// Grants: what waits for approval; approve, deny, withdraw.
+    Grant(commands::grant::Args),
+    /// Issuances: who got what; follow them; revoke.
+    Issuance(commands::issuance::Args),
+    /// Revocations: how far they have come.
+    Revocation(commands::revocation::Args),
+    /// Freezes: stop issuing, for everything or a part of it.
+    Freeze(commands::freeze::Args),
+    /// Run a command with a run's credentials, which renew themselves.
+    Exec(commands::exec::Args),
+    /// Print AWS keys for `credential_process` of ~/.aws/config.
+    CredentialProcess(commands::credential_process::Args),
+    /// Print what a shell completes with.
+    Completions(commands::completions::Args),
 }
 
-/// Runs one command.
-pub async fn run(cli: Cli) -> Result<(), Error> {
+/// Runs one command, and says what the process ends with.
+pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
     let load = || load(cli.config.clone());
-    match cli.command {
+    let done = match cli.command {
         Command::Serve => commands::serve::run(load()?).await,
         Command::Dev(args) => commands::dev::run(args).await,
         Command::Demo => commands::demo::run().await,
         Command::Migrate => commands::migrate::run(load()?).await,
         Command::Config(command) => commands::config::run(&command, load),
         Command::Policy(command) => commands::policy::run(command, load).await,
-        Command::Doctor(command) => commands::doctor::run(command, load()?).await,
+        Command::Doctor(command) => commands::doctor::run(command, load).await,
         Command::Keys(command) => commands::keys::run(command, load()?).await,
         Command::Openapi => output::json(&cortex_server::http::openapi()),
-    }
+        Command::Login(args) => commands::login::run(args).await,
+        Command::Logout(args) => commands::login::logout(&args),
+        Command::Whoami(args) => commands::login::whoami(&args).await,
+        Command::Grant(args) => commands::grant::run(args).await,
+        Command::Issuance(args) => commands::issuance::run(args).await,
+        Command::Revocation(args) => commands::revocation::run(args).await,
+        Command::Freeze(args) => commands::freeze::run(args).await,
+        Command::Exec(args) => return commands::exec::run(args).await,
+        Command::CredentialProcess(args) => commands::credential_process::run(args).await,
+        Command::Completions(args) => {
+            commands::completions::run(&args);
+            Ok(())
+        }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn load(file: Option<PathBuf>) -> Result<Config, Error> {

@@ -18,10 +18,10 @@ fn main() -> ExitCode {
         Err(error) => Err(error.into()),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("cortex: {error}");
-            ExitCode::FAILURE
+            error.code()
         }
     }
 }

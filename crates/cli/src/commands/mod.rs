@@ -1,12 +1,21 @@
 //! One file for each command.
 
+pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod credential_process;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod doctor;
+pub(crate) mod exec;
+pub(crate) mod freeze;
+pub(crate) mod grant;
+pub(crate) mod issuance;
 pub(crate) mod keys;
+pub(crate) mod login;
 pub(crate) mod migrate;
 pub(crate) mod policy;
+pub(crate) mod revocation;
+mod scope;
 pub(crate) mod serve;
 
 use std::sync::Arc;

@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     // The server under test is this program once more, so that it is built with the same flags.
     if std::env::args().nth(1).as_deref() == Some("serve") {
         return match runtime.block_on(cortex_cli::run(cortex_cli::Cli::parse())) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(error) => {
                 eprintln!("{error}");
                 ExitCode::FAILURE

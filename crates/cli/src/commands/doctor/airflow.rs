@@ -1,34 +1,20 @@
-//! `cortex doctor`: tries each link between an Airflow and Cortex, and names the fault and the remedy.
+//! `cortex doctor airflow`: tries each link between an Airflow and Cortex.
 
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use cortex_core::clock::SystemClock;
 use cortex_core::policy::Ask;
 use cortex_core::principal::Ident;
-use cortex_core::{Attestation, Clock, Decision, IssuerName, PolicyName, Principal, Run};
-use cortex_identity::{Identity, IssuerConfig, Kind, Trust};
+use cortex_core::{Attestation, Clock as _, Decision, IssuerName, PolicyName, Principal, Run};
+use cortex_identity::{IssuerConfig, Kind};
 use cortex_server::Config;
 use cortex_server::library::Library;
-use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimeParser;
 use serde_json::Value;
 
-use super::database;
+use super::{DEADLINE, Finding, clocks_agree, fault, keys, report, verdict};
+use crate::commands::database;
 use crate::error::Error;
-
-/// How long an Airflow may take to answer.
-const DEADLINE: Duration = Duration::from_secs(10);
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// From an Airflow to Cortex: is its issuer reachable and the one that is configured, do audiences and clocks
-    /// agree, are its keys known; and, with --policy, --dag and --task, what the policy would say to such a task.
-    /// Nothing is issued and nothing is written down.
-    Airflow(AirflowArgs),
-}
 
 #[derive(Debug, Args)]
 pub(crate) struct AirflowArgs {
@@ -52,18 +38,7 @@ pub(crate) struct AirflowArgs {
     source: Option<IpAddr>,
 }
 
-/// What one check found: one line each.
-enum Finding {
-    Sound(String),
-    Fault { what: String, remedy: String },
-}
-
-fn fault(what: impl Into<String>, remedy: impl Into<String>) -> Finding {
-    Finding::Fault { what: what.into(), remedy: remedy.into() }
-}
-
-pub(crate) async fn run(command: Command, config: Config) -> Result<(), Error> {
-    let Command::Airflow(args) = command;
+pub(super) async fn run(args: AirflowArgs, config: Config) -> Result<(), Error> {
     let mut findings = Vec::new();
     let airflows = airflows(&config, args.issuer.as_ref())?;
     for issuer in &airflows {
@@ -77,22 +52,7 @@ pub(crate) async fn run(command: Command, config: Config) -> Result<(), Error> {
         let run = example(issuer, dag, task, &args.run_type);
         findings.extend(report(decisions(&config, policy, run, args.source).await?));
     }
-    let faults = findings.iter().filter(|finding| matches!(finding, Finding::Fault { .. })).count();
-    if faults == 0 {
-        Ok(())
-    } else {
-        Err(Error::Said(format!("{faults} of {} checks found a fault", findings.len())))
-    }
-}
-
-fn report(findings: Vec<Finding>) -> Vec<Finding> {
-    for finding in &findings {
-        match finding {
-            Finding::Sound(what) => println!("  ok     {what}"),
-            Finding::Fault { what, remedy } => println!("  FAULT  {what}\n         {remedy}"),
-        }
-    }
-    findings
+    verdict(&findings)
 }
 
 fn airflows(config: &Config, name: Option<&IssuerName>) -> Result<Vec<IssuerConfig>, Error> {
@@ -138,7 +98,7 @@ async fn published(issuer: &IssuerConfig) -> Result<Vec<Finding>, Error> {
     };
     let mut findings = vec![issuer_matches(issuer, &document)];
     findings.extend(audience_matches(issuer, &document));
-    findings.extend(date.and_then(|date| clocks_agree(issuer, &date, SystemClock.now())));
+    findings.extend(date.and_then(|date| clocks_agree(issuer.leeway, &date, SystemClock.now())));
     Ok(findings)
 }
 
@@ -161,37 +121,6 @@ fn audience_matches(issuer: &IssuerConfig, document: &Value) -> Option<Finding> 
     }
     let what = format!("it signs for the audiences {audiences:?}, and the configuration expects {audience}");
     Some(fault(what, "Add it to Airflow's [cortex] issuer_audiences, or correct `audience`."))
-}
-
-fn clocks_agree(issuer: &IssuerConfig, date: &str, now: Timestamp) -> Option<Finding> {
-    let theirs = DateTimeParser::new().parse_timestamp(date).ok()?;
-    let apart = now.duration_since(theirs).abs().as_secs();
-    // The header has whole seconds, and the answer was on its way for a moment.
-    if apart <= i64::from(issuer.leeway).max(2) {
-        return Some(Finding::Sound(format!("the clocks agree within {apart} s")));
-    }
-    let what = format!("its clock and this one differ by {apart} s, and `leeway` is {} s", issuer.leeway);
-    Some(fault(what, "Set both clocks by NTP."))
-}
-
-/// Its keys, fetched as a replica fetches them.
-async fn keys(issuer: &IssuerConfig) -> Result<Vec<Finding>, Error> {
-    let trust = Trust { issuers: std::slice::from_ref(issuer), airflows: &[], clusters: &[] };
-    let identity = Identity::new(trust, None, Arc::new(SystemClock), reqwest::Client::builder)
-        .map_err(|error| Error::Said(error.to_string()))?;
-    identity.refresh_due().await;
-    let found =
-        identity.status().into_iter().map(|status| match (status.keys.keys, status.keys.last_error) {
-            (0, Some(error)) => {
-                fault(format!("its keys cannot be had: {error}"), "Mend what is wrong above. If nothing is, its `jwks_uri` has to be reachable from here, and quick.")
-            }
-            (0, None) => fault(
-                "none of its keys can verify a token",
-                format!("Let `algorithms` ({:?}) name what it signs with.", issuer.algorithms),
-            ),
-            (keys, _) => Finding::Sound(format!("{keys} of its keys can verify tokens")),
-        });
-    Ok(found.collect())
 }
 
 /// A task that such a policy may meet; what the command line does not say is left out.
@@ -299,15 +228,5 @@ mod tests {
         assert!(is_sound(&with(json!(["other", "cortex"])).unwrap()));
         assert!(!is_sound(&with(json!(["other"])).unwrap()));
         assert!(audience_matches(&issuer(), &json!({})).is_none(), "another issuer does not say");
-    }
-
-    #[test]
-    fn clocks_may_differ_by_the_leeway() {
-        let now = "2026-11-23T02:00:30Z".parse().unwrap();
-        let at = |date| clocks_agree(&issuer(), date, now);
-        assert!(is_sound(&at("Mon, 23 Nov 2026 02:00:00 GMT").unwrap()));
-        assert!(!is_sound(&at("Mon, 23 Nov 2026 01:59:59 GMT").unwrap()));
-        assert!(!is_sound(&at("Mon, 23 Nov 2026 02:01:01 GMT").unwrap()));
-        assert!(at("yesterday").is_none());
     }
 }

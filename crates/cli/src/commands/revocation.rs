@@ -1,0 +1,79 @@
+//! `cortex revocation`: how far revocations have come.
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::issuance::show_revocation;
+use super::scope::in_words;
+use crate::api::Connection;
+use crate::error::{EXITS, Error, Exit};
+use crate::output::{self, field};
+
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true, after_help = format!("\
+Examples:
+  cortex revocation list
+  cortex revocation show 0199c1de-0000-7000-8000-000000000000 --json
+
+`cortex issuance revoke` makes one.
+
+{EXITS}"))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    connection: Connection,
+    /// Print the server's JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Revocations, newest first.
+    List,
+    /// One revocation, with the state of each issuance that it hits.
+    Show {
+        /// The revocation.
+        id: String,
+    },
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Error> {
+    let api = args.connection.open().await?;
+    match args.command {
+        Command::List => {
+            let page = api.get("/v1/revocations").await?;
+            output::either(args.json, &page, list)
+        }
+        Command::Show { id } => {
+            let wrong = |_| {
+                Error::Of(
+                    Exit::Usage,
+                    "a revocation's id is a UUID; `cortex revocation list` shows them".to_owned(),
+                )
+            };
+            let id: cortex_core::RecordId = id.parse().map_err(wrong)?;
+            let revocation = api.get(&format!("/v1/revocations/{id}")).await?;
+            output::either(args.json, &revocation, show_revocation)
+        }
+    }
+}
+
+fn list(page: &Value) {
+    let revocations =
+        page.get("revocations").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if revocations.is_empty() {
+        println!("nothing was revoked");
+        return;
+    }
+    let row = |revocation: &Value| {
+        let [id, by, at, reason] = ["id", "by", "at", "reason"].map(|name| field(revocation, name));
+        let what = match revocation.get("scope").filter(|scope| !scope.is_null()) {
+            Some(scope) => in_words(scope),
+            None => format!("issuance {}", field(revocation, "issuance_id")),
+        };
+        vec![id, what, reason, by, at]
+    };
+    output::table(&["REVOCATION", "WHAT", "REASON", "BY", "AT"], revocations.iter().map(row));
+}
