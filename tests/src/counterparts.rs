@@ -23,7 +23,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-pub use client::{Answer, node, python, python_sf4};
+pub use client::{Answer, node, node_command, python, python_command, python_sf4, python_sf4_command};
 pub use openid_provider::{Fault, OpenIdProvider};
 
 /// How long a counterpart may take to start, on a machine that is busy with everything else.

@@ -46,7 +46,7 @@ pub async fn database() -> String {
 pub struct AheadClock(ManualClock);
 
 impl AheadClock {
-    /// Moves it further ahead by `by`; clones move along.
+    /// Moves it further ahead by `by`, or back where that is negative; clones move along.
     pub fn advance(&self, by: SignedDuration) {
         self.0.advance(by);
     }
@@ -108,7 +108,12 @@ impl TestWorld<AheadClock> {
     /// The example policies at the machine's time, for clients that nobody here wrote. Only `first-steps` is open
     /// at every hour.
     pub async fn start_live(adjust: impl FnOnce(&mut Config) + Send + 'static) -> Self {
-        Self::build(AheadClock::default(), database().await, adjust).await
+        Self::start_live_at(AheadClock::default(), adjust).await
+    }
+
+    /// The same by a clock that is ahead of the machine's already, or behind it.
+    pub async fn start_live_at(clock: AheadClock, adjust: impl FnOnce(&mut Config) + Send + 'static) -> Self {
+        Self::build(clock, database().await, adjust).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! The clouds' own clients, run as an Airflow task would run them.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -39,26 +39,39 @@ impl Answer {
     }
 }
 
+/// The command line that runs a script of `counterparts/python`, with the newest of every client.
+pub async fn python_command(script: &str) -> [PathBuf; 2] {
+    [Places::get().await.venv.join("bin/python"), folder().join("python").join(script)]
+}
+
+/// The same with version 4 of the Snowflake connector.
+pub async fn python_sf4_command(script: &str) -> [PathBuf; 2] {
+    [Places::get().await.venv_sf4.join("bin/python"), folder().join("python").join(script)]
+}
+
+/// The command line that runs a script of `counterparts/node`.
+pub async fn node_command(script: &str) -> [PathBuf; 2] {
+    [Places::get().await.node(), folder().join("node").join(script)]
+}
+
 /// Runs a script of `counterparts/python`, with the newest of every client.
 pub async fn python(script: &str, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Answer {
-    let places = Places::get().await;
-    run(&places.venv.join("bin/python"), &folder().join("python").join(script), args, env, stdin).await
+    run(&python_command(script).await, args, env, stdin).await
 }
 
 /// Runs a script of `counterparts/python` with version 4 of the Snowflake connector.
 pub async fn python_sf4(script: &str, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Answer {
-    let places = Places::get().await;
-    run(&places.venv_sf4.join("bin/python"), &folder().join("python").join(script), args, env, stdin).await
+    run(&python_sf4_command(script).await, args, env, stdin).await
 }
 
 /// Runs a script of `counterparts/node`.
 pub async fn node(script: &str, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Answer {
-    let places = Places::get().await;
-    run(&places.node(), &folder().join("node").join(script), args, env, stdin).await
+    run(&node_command(script).await, args, env, stdin).await
 }
 
 /// Only `env` is in the environment, and the home is empty: no client finds this machine's own credentials.
-async fn run(program: &Path, script: &Path, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Answer {
+async fn run(command: &[PathBuf; 2], args: &[&str], env: &[(&str, &str)], stdin: &str) -> Answer {
+    let [program, script] = command;
     let home = tempfile::tempdir().expect("there is room for a home");
     let mut command = Command::new(program);
     command.arg(script).args(args).env_clear().env("HOME", home.path());
