@@ -25,3 +25,4 @@ mod path;
 mod policy_attacks;
 mod replicas;
 mod secrets;
+mod terminal;

@@ -24,6 +24,10 @@ pub(crate) struct Ask {
     pub(crate) ttl_seconds: Option<i64>,
     /// Why.
     pub(crate) reason: Option<String>,
+    /// The ticket that it belongs to.
+    pub(crate) ticket: Option<String>,
+    /// To be let in although the policy is closed at this hour.
+    pub(crate) break_glass: bool,
 }
 
 /// One credential: the fields that its users need, some of them secret.
@@ -153,8 +157,13 @@ impl Ask {
             if let Some(ttl) = self.ttl_seconds {
                 set("ttl_seconds", json!(ttl));
             }
-            if let Some(reason) = &self.reason {
-                set("reason", json!(reason));
+            for (name, words) in [("reason", &self.reason), ("ticket", &self.ticket)] {
+                if let Some(words) = words {
+                    set(name, json!(words));
+                }
+            }
+            if self.break_glass {
+                set("break_glass", json!(true));
             }
         }
         let answer = api.send(api.request(Method::POST, "/v1/credentials").json(&body)).await?;

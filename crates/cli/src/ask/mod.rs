@@ -28,6 +28,13 @@ pub(crate) struct AskArgs {
     /// Why, for those who approve and for the record.
     #[arg(long)]
     reason: Option<String>,
+    /// The ticket that it belongs to, for those who approve and for the record.
+    #[arg(long)]
+    ticket: Option<String>,
+    /// Ask to be let in although the policy is closed at this hour, where it allows that: two people have to approve,
+    /// and everybody is told.
+    #[arg(long, requires = "reason")]
+    break_glass: bool,
     /// A shorter life than the policy's, such as 20m.
     #[arg(long, value_name = "DURATION", value_parser = arguments::duration)]
     ttl: Option<Duration>,
@@ -42,6 +49,8 @@ impl AskArgs {
             targets,
             ttl_seconds: self.ttl.and_then(|ttl| i64::try_from(ttl.as_secs()).ok()),
             reason: self.reason,
+            ticket: self.ticket,
+            break_glass: self.break_glass,
         };
         Ok((ask, Subject::new(self.subject)?))
     }

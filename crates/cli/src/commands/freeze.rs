@@ -50,7 +50,11 @@ enum Command {
         for_: Option<std::time::Duration>,
     },
     /// The freezes in force.
-    List,
+    List {
+        /// Those that are over as well, newest first.
+        #[arg(long)]
+        all: bool,
+    },
     /// Lift a freeze.
     Lift {
         /// The freeze.
@@ -73,8 +77,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
                 println!("{} is frozen; `cortex freeze lift {}` lifts it", of(freeze), field(freeze, "id"));
             })
         }
-        Command::List => {
-            let freezes = api.get("/v1/freezes").await?;
+        Command::List { all } => {
+            let query = [("in_force", (!all).to_string()), ("limit", "200".to_owned())];
+            let freezes = api.query("/v1/freezes", &query).await?;
             output::either(args.json, &freezes, list)
         }
         Command::Lift { id } => {
@@ -99,9 +104,9 @@ fn list(freezes: &Value) {
         return;
     }
     let row = |freeze: &Value| {
-        let [id, reason, by, at, until] =
-            ["id", "reason", "by", "at", "until"].map(|name| field(freeze, name));
-        vec![id, of(freeze), reason, by, at, until]
+        let [id, reason, by, at] = ["id", "reason", "by", "at"].map(|name| field(freeze, name));
+        let ends = ["lifted_at", "until"].iter().find_map(|name| freeze.get(name)).unwrap_or(&Value::Null);
+        vec![id, of(freeze), reason, by, at, output::text(ends)]
     };
     output::table(&["FREEZE", "WHAT", "REASON", "BY", "SINCE", "UNTIL"], freezes.iter().map(row));
 }

@@ -31,22 +31,35 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Revocations, newest first.
-    List,
+    List {
+        /// How many, 1 to 200.
+        #[arg(long, default_value_t = 50)]
+        limit: u16,
+        /// Those older than this one: the `next` of the page before.
+        #[arg(long, value_name = "ID")]
+        before: Option<String>,
+    },
     /// One revocation, with the state of each issuance that it hits.
     Show {
         /// The revocation.
         id: String,
+        /// How many issuances, 1 to 200.
+        #[arg(long, default_value_t = 50)]
+        limit: u16,
+        /// The issuances behind this one: the `next` of the page before.
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
     },
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let api = args.connection.open().await?;
     match args.command {
-        Command::List => {
-            let page = api.get("/v1/revocations").await?;
+        Command::List { limit, before } => {
+            let page = api.query("/v1/revocations", &page(limit, "before", before)).await?;
             output::either(args.json, &page, list)
         }
-        Command::Show { id } => {
+        Command::Show { id, limit, after } => {
             let wrong = |_| {
                 Error::Of(
                     Exit::Usage,
@@ -54,10 +67,16 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
                 )
             };
             let id: cortex_core::RecordId = id.parse().map_err(wrong)?;
-            let revocation = api.get(&format!("/v1/revocations/{id}")).await?;
+            let path = format!("/v1/revocations/{id}");
+            let revocation = api.query(&path, &page(limit, "after", after)).await?;
             output::either(args.json, &revocation, show_revocation)
         }
     }
+}
+
+/// The parameters of one page.
+fn page(limit: u16, cursor: &'static str, at: Option<String>) -> Vec<(&'static str, String)> {
+    at.map(|at| (cursor, at)).into_iter().chain([("limit", limit.to_string())]).collect()
 }
 
 fn list(page: &Value) {
@@ -69,11 +88,19 @@ fn list(page: &Value) {
     }
     let row = |revocation: &Value| {
         let [id, by, at, reason] = ["id", "by", "at", "reason"].map(|name| field(revocation, name));
+        let [pending, enforced, expiring] =
+            ["pending", "enforced", "expires_at"].map(|name| field(revocation, name));
         let what = match revocation.get("scope").filter(|scope| !scope.is_null()) {
             Some(scope) => in_words(scope),
             None => format!("issuance {}", field(revocation, "issuance_id")),
         };
-        vec![id, what, reason, by, at]
+        vec![id, what, pending, enforced, expiring, reason, by, at]
     };
-    output::table(&["REVOCATION", "WHAT", "REASON", "BY", "AT"], revocations.iter().map(row));
+    output::table(
+        &["REVOCATION", "WHAT", "PENDING", "ENFORCED", "BY EXPIRY", "REASON", "BY", "AT"],
+        revocations.iter().map(row),
+    );
+    if let Some(next) = page.get("next").and_then(Value::as_str) {
+        println!("more: --before {next}");
+    }
 }

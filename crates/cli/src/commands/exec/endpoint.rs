@@ -106,7 +106,7 @@ async fn aws(State(shared): State<Shared>, headers: HeaderMap) -> Response {
             "this endpoint wants the key of its own command",
         );
     }
-    match shared.held.credential("aws") {
+    match shared.held.wanted_credential("aws") {
         Ok(credential) => secret(StatusCode::OK, aws_keys(&credential, "Token")),
         Err(Absent::Over(why)) => aws_error(StatusCode::FORBIDDEN, "AccessDenied", &why),
         Err(Absent::Ended) => aws_error(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", NOT_RENEWED),
@@ -136,7 +136,7 @@ async fn google_token(State(shared): State<Shared>, Form(form): Form<HashMap<Str
     if form.get("grant_type").map(String::as_str) != Some(EXCHANGE) || !is_known {
         return secret(StatusCode::UNAUTHORIZED, json!({"error": "invalid_client"}));
     }
-    match shared.held.credential("bigquery") {
+    match shared.held.wanted_credential("bigquery") {
         Ok(credential) => secret(StatusCode::OK, google_answer(&credential)),
         Err(Absent::Over(why)) => {
             secret(StatusCode::BAD_REQUEST, json!({"error": "invalid_grant", "error_description": why}))

@@ -1,6 +1,8 @@
 //! A folder that does not outlive us, however we end.
 
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,7 +24,11 @@ impl Folder {
         let base = base();
         let wrong =
             |error: std::io::Error| Error::Said(format!("no private folder in {}: {error}", base.display()));
-        let folder = tempfile::Builder::new().prefix("cortex-exec-").tempdir_in(&base).map_err(wrong)?;
+        let folder = tempfile::Builder::new()
+            .prefix("cortex-exec-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(&base)
+            .map_err(wrong)?;
         // In a group of its own, so that Ctrl-C does not reach it.
         let janitor = Command::new("/bin/sh")
             .args(["-c", JANITOR, "cortex-exec-janitor"])

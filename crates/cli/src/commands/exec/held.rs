@@ -47,18 +47,25 @@ impl Held {
         held
     }
 
-    /// The credential of `target`. Asking for one that has ended hurries its renewal.
+    /// The credential of `target`.
     pub(super) fn credential(&self, target: &str) -> Result<Credential, Absent> {
         match self.slots().get(target) {
             Some(Slot::Live { credential, .. }) if credential.expires_at > SystemClock.now() => {
                 Ok(credential.clone())
             }
+            Some(Slot::Live { .. }) => Err(Absent::Ended),
             Some(Slot::Over(why)) => Err(Absent::Over(why.clone())),
-            Some(Slot::Live { .. }) | None => {
-                self.wanted.notify_one();
-                Err(Absent::Ended)
-            }
+            None => Err(Absent::Over("this command was not given this target".to_owned())),
         }
+    }
+
+    /// The same for a client that needs it now: the renewal of one that has ended is hurried.
+    pub(super) fn wanted_credential(&self, target: &str) -> Result<Credential, Absent> {
+        let found = self.credential(target);
+        if matches!(found, Err(Absent::Ended)) {
+            self.wanted.notify_one();
+        }
+        found
     }
 
     /// Takes what a renewal brought. A target that is refused for now keeps what it has until that ends.

@@ -1,6 +1,5 @@
 //! `cortex issuance revoke`: ends credentials, and follows how far that has come.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -42,13 +41,13 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(api: &Api, args: &Args, json: bool) -> Result<(), Error> {
-    let mut revocation = api.post("/v1/revocations", &body(args)?).await?;
+    let mut answer = api.post("/v1/revocations", &body(args)?).await?;
     if let Some(patience) = args.wait {
-        let id = uuid(&field(&revocation, "id"))?;
-        revocation = settled(api, &format!("/v1/revocations/{id}"), patience).await?;
+        let id = uuid(&field(&answer, "id"))?;
+        answer = settled(api, &format!("/v1/revocations/{id}"), patience).await?;
     }
-    output::either(json, &revocation, show_revocation)?;
-    let pending = states(&revocation).get("pending").copied().unwrap_or_default();
+    output::either(json, &answer, if args.dry_run { show_preview } else { show_revocation })?;
+    let pending = count(&answer, "pending");
     if args.wait.is_some() && pending > 0 {
         let text = format!(
             "{pending} are still pending: their clouds have not confirmed yet; Cortex goes on trying"
@@ -84,12 +83,12 @@ async fn settled(api: &Api, path: &str, patience: Duration) -> Result<Value, Err
     let at_terminal = std::io::stderr().is_terminal();
     loop {
         let revocation = api.get(path).await?;
-        let states = states(&revocation);
-        let pending = states.get("pending").copied().unwrap_or_default();
+        let [pending, enforced, expiring] = COUNTS.map(|name| count(&revocation, name));
         if at_terminal {
-            eprint!("\r{pending} of {} pending ", states.values().sum::<u64>());
+            eprint!("\r{pending} pending, {enforced} enforced, {expiring} end by expiry ");
         }
-        if pending == 0 || Instant::now() >= give_up {
+        let complete = revocation.get("complete").and_then(Value::as_bool).unwrap_or(false);
+        if (complete && pending == 0) || Instant::now() >= give_up {
             if at_terminal {
                 eprintln!();
             }
@@ -99,16 +98,43 @@ async fn settled(api: &Api, path: &str, patience: Duration) -> Result<Value, Err
     }
 }
 
-/// How many issuances are in each state.
-fn states(revocation: &Value) -> BTreeMap<String, u64> {
-    let mut states = BTreeMap::new();
-    for issuance in revocation.get("issuances").and_then(Value::as_array).into_iter().flatten() {
-        *states.entry(field(issuance, "state")).or_default() += 1;
-    }
-    states
+/// The states that an issuance can be in, as a revocation counts them.
+const COUNTS: [&str; 3] = ["pending", "enforced", "expires_at"];
+
+fn count(revocation: &Value, name: &str) -> u64 {
+    revocation.get(name).and_then(Value::as_u64).unwrap_or_default()
 }
 
-/// A revocation as people read it.
+/// A revocation as people read it: the truth about each issuance, and no more than that.
 pub(crate) fn show_revocation(revocation: &Value) {
-    output::outline(revocation, 0);
+    for name in ["id", "reason", "by", "at", "pending", "enforced", "expires_at", "complete"] {
+        println!("{name:<12} {}", field(revocation, name));
+    }
+    issuances(revocation);
+    if let Some(next) = revocation.get("next").and_then(Value::as_str) {
+        println!("more: --after {next}");
+    }
+}
+
+fn show_preview(preview: &Value) {
+    println!("nothing was revoked: this was a dry run");
+    issuances(preview);
+    if preview.get("more").and_then(Value::as_bool).unwrap_or(false) {
+        println!("and more than these");
+    }
+}
+
+fn issuances(revocation: &Value) {
+    let hits = revocation.get("issuances").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if hits.is_empty() {
+        return println!("it hits nothing");
+    }
+    let row = |hit: &Value| {
+        let detail =
+            ["why", "last_error", "evidence"].iter().find_map(|name| hit.get(name)).unwrap_or(&Value::Null);
+        let [id, provider, state, ends] =
+            ["issuance_id", "provider", "state", "credential_expires_at"].map(|name| field(hit, name));
+        vec![id, provider, state, ends, output::text(detail)]
+    };
+    output::table(&["ISSUANCE", "PROVIDER", "STATE", "EXPIRES", ""], hits.iter().map(row));
 }

@@ -1,0 +1,181 @@
+//! People at the command line, over REST: tables to read, JSON to script with, and exit codes that tell apart.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use cortex_sandbox::RunClaims;
+use cortex_tests::world::{TestWorld, first_run};
+use reqwest::StatusCode;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_cortex-under-test");
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// One person's terminal.
+struct Terminal {
+    home: TempDir,
+    url: String,
+    token: String,
+}
+
+impl Terminal {
+    fn of(world: &TestWorld, person: &str, groups: &[&str]) -> Self {
+        Self { home: tempfile::tempdir().unwrap(), url: world.url(""), token: world.person(person, groups) }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).env_clear().env("HOME", self.home.path()).current_dir(self.home.path());
+        command.env("CORTEX_URL", &self.url).env("CORTEX_TOKEN", &self.token);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        timeout(PATIENCE, self.command(arguments).output()).await.expect("it ends in time").unwrap()
+    }
+
+    async fn says(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    async fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.says(&[arguments, &["--json"]].concat()).await).unwrap()
+    }
+
+    /// The exit code and the words of a command that fails.
+    async fn fails(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.run(arguments).await;
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+fn by_hand(run_id: &str) -> RunClaims {
+    RunClaims {
+        run_type: Some("manual".into()),
+        triggered_by: Some("ui".into()),
+        triggering_user_name: Some("alice".into()),
+        ..first_run(run_id)
+    }
+}
+
+async fn pending(world: &TestWorld, run: &RunClaims) -> String {
+    let answer = world.ask_for(run, "first-steps").await;
+    assert_eq!(answer.body["error"], "authorization_pending", "{answer:?}");
+    answer.body["grant_id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_approver_sees_the_whole_request_and_approves_exactly_that() {
+    let world = TestWorld::start().await;
+    let grant = pending(&world, &by_hand("m1")).await;
+    let carol = Terminal::of(&world, "carol", &["finance-admins"]);
+    let list = carol.says(&["grant", "list", "--status", "requested"]).await;
+    assert!(list.contains(&grant) && list.contains("hello_cortex / m1"), "{list}");
+    let shown = carol.says(&["grant", "show", &grant]).await;
+    for whole in
+        ["sha256:", "arn:aws:iam::123456789012:role/finance-publish", "finance-mart", "ttl_seconds", "alice"]
+    {
+        assert!(shown.contains(whole), "{whole}: {shown}");
+    }
+    let (code, said) = carol.fails(&["grant", "approve", &grant]).await;
+    assert_eq!(code, 2, "nobody is there to be asked: {said}");
+    let (code, said) = carol.fails(&["grant", "approve", &grant, "--yes", "--digest", "sha256:other"]).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("it changed"), "{said}");
+    assert_eq!(carol.json(&["grant", "show", &grant]).await["status"], "requested");
+    let approved = carol.says(&["grant", "approve", &grant, "--yes", "--comment", "go"]).await;
+    assert!(approved.contains("approved") && approved.contains("sha256:"), "{approved}");
+    assert_eq!(world.ask_for(&by_hand("m1"), "first-steps").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_may_not_decide_is_told_so_and_scripts_can_tell_why() {
+    let world = TestWorld::start().await;
+    let grant = pending(&world, &by_hand("m1")).await;
+    let stranger = Terminal::of(&world, "dave", &["auditors"]);
+    let (code, said) = stranger.fails(&["grant", "approve", &grant, "--yes"]).await;
+    assert_eq!(code, 3, "{said}");
+    let carol = Terminal::of(&world, "carol", &["finance-admins"]);
+    let unknown = "0199c1de-0000-7000-8000-000000000000";
+    assert_eq!(carol.fails(&["grant", "show", unknown]).await.0, 4);
+    assert_eq!(carol.fails(&["grant", "show", "../policies"]).await.0, 2);
+    assert_eq!(carol.fails(&["grant", "bless", &grant]).await.0, 2);
+    carol.says(&["grant", "deny", &grant, "--yes", "--comment", "not today"]).await;
+    assert_eq!(carol.fails(&["grant", "approve", &grant, "--yes"]).await.0, 1, "decided before");
+
+    let nobody = Terminal { token: "not-a-token".to_owned(), ..Terminal::of(&world, "x", &[]) };
+    let (code, said) = nobody.fails(&["grant", "list"]).await;
+    assert_eq!(code, 3);
+    assert!(said.contains("cortex login"), "{said}");
+    let away = Terminal { url: "http://127.0.0.1:1".to_owned(), ..Terminal::of(&world, "x", &[]) };
+    assert_eq!(away.fails(&["grant", "list"]).await.0, 6);
+    let plain = Terminal { url: "http://cortex.acme.example".to_owned(), ..Terminal::of(&world, "x", &[]) };
+    assert_eq!(plain.fails(&["grant", "list"]).await.0, 2, "a token is not sent over plain http");
+}
+
+#[tokio::test]
+async fn a_grant_is_withdrawn_before_anybody_uses_it() {
+    let world = TestWorld::start().await;
+    let grant = pending(&world, &by_hand("m1")).await;
+    let carol = Terminal::of(&world, "carol", &["finance-admins"]);
+    carol.says(&["grant", "approve", &grant, "--yes"]).await;
+    let admin = Terminal::of(&world, "bob", &["cortex-admins"]);
+    assert!(admin.says(&["grant", "withdraw", &grant, "--comment", "wrong run"]).await.contains("withdrawn"));
+    assert_ne!(world.ask_for(&by_hand("m1"), "first-steps").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_record_is_read_in_tables_in_json_and_as_it_grows() {
+    let world = TestWorld::start().await;
+    let dave = Terminal::of(&world, "dave", &["auditors"]);
+    assert!(dave.says(&["issuance", "list"]).await.contains("nothing on record"));
+    let since = world.now().to_string();
+    let mut tail = dave.command(&["issuance", "tail", "--json", "--since", &since]).spawn().unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    assert_eq!(world.ask_for(&first_run("scheduled__1"), "first-steps").await.status, StatusCode::OK);
+    let mut seen = std::collections::BTreeMap::new();
+    while seen.len() < 4 || seen.values().any(|outcome| outcome != "issued") {
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("news").unwrap().unwrap();
+        let row: Value = serde_json::from_str(&line).unwrap();
+        seen.insert(
+            row["provider"].as_str().unwrap().to_owned(),
+            row["outcome"].as_str().unwrap().to_owned(),
+        );
+    }
+    let list = dave.says(&["issuance", "list", "--provider", "aws"]).await;
+    assert!(
+        list.contains("hello_cortex / scheduled__1 / publish_mart") && !list.contains("snowflake"),
+        "{list}"
+    );
+    let page = dave.json(&["issuance", "list", "--outcome", "issued", "--limit", "2"]).await;
+    assert_eq!(page["issuances"].as_array().unwrap().len(), 2);
+    let next = page["next"].as_str().unwrap();
+    let rest = dave.json(&["issuance", "list", "--before", next]).await;
+    assert_eq!(rest["issuances"].as_array().unwrap().len(), 2);
+    let id = page["issuances"][0]["issuance_id"].as_str().unwrap();
+    assert!(dave.says(&["issuance", "show", id]).await.contains("hello_cortex"));
+    assert_eq!(dave.fails(&["issuance", "show", "0199c1de-0000-7000-8000-000000000000"]).await.0, 4);
+    let approver = Terminal::of(&world, "carol", &["finance-admins"]);
+    assert_eq!(approver.fails(&["issuance", "list"]).await.0, 3);
+}
+
+#[tokio::test]
+async fn every_shell_completes_and_help_says_how_to_get_on() {
+    let world = TestWorld::start().await;
+    let terminal = Terminal::of(&world, "x", &[]);
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let script = terminal.says(&["completions", shell]).await;
+        assert!(script.contains("credential-process") && script.contains("withdraw"), "{shell}");
+    }
+    for command in ["login", "grant", "issuance", "revocation", "freeze", "exec", "credential-process"] {
+        let help = terminal.says(&[command, "--help"]).await;
+        assert!(help.contains("Example") && help.contains("cortex "), "{command}: {help}");
+    }
+}
