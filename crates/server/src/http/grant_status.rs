@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use cortex_core::GrantId;
-use cortex_core::grant::{Approval, Grant, State as GrantState};
+use cortex_core::grant::{Approval, Approvers, Grant, State as GrantState};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
@@ -50,6 +50,10 @@ pub(super) struct GrantStatus {
     /// Who approved or denied it so far.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     decided_by: Vec<String>,
+    /// Who may approve it, and how many of them it takes, while it waits.
+    #[schema(value_type = Option<Object>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approvers: Option<Approvers>,
     /// What they said, where they said something.
     #[serde(skip_serializing_if = "Option::is_none")]
     comment: Option<String>,
@@ -61,6 +65,7 @@ pub(super) struct GrantStatus {
 
 impl From<Grant> for GrantStatus {
     fn from(grant: Grant) -> Self {
+        let waits = matches!(grant.state, GrantState::Requested { .. });
         let (status, decided_at, words, expires_at) = match grant.state {
             GrantState::Requested { expires_at, approvals } => {
                 ("requested", None, approvals, Some(expires_at))
@@ -84,6 +89,7 @@ impl From<Grant> for GrantStatus {
             grant_id: grant.id.to_string(),
             policy: grant.policy.to_string(),
             status,
+            approvers: waits.then_some(grant.approvers),
             decided_at,
             comment: (!comments.is_empty()).then(|| comments.join("; ")),
             decided_by: words.into_iter().map(|Approval { person, .. }| person).collect(),
