@@ -15,6 +15,7 @@ mod command_line;
 mod counterparts;
 mod crashes;
 mod database;
+mod doctor;
 mod exec;
 mod faults;
 mod grants;

@@ -25,6 +25,9 @@ use crate::error::{Error, Exit};
 /// The largest document that an identity provider may send, in bytes.
 const MAX_BYTES: usize = 1 << 20;
 
+/// The scope for tokens that outlive the person's presence (OpenID Connect Core, section 11).
+const OFFLINE: &str = "offline_access";
+
 /// What discovery says beyond OpenID Connect's own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct More {
@@ -210,9 +213,12 @@ impl Provider {
         CoreClient::from_provider_metadata(self.metadata.clone(), self.client_id.clone(), None)
     }
 
-    /// `openid` is asked for by the crate itself.
+    /// `openid` is asked for by the crate itself; `offline_access`, where there is one, for a refresh token.
     fn scopes(&self) -> impl Iterator<Item = Scope> {
-        self.scopes.iter().filter(|scope| *scope != "openid").cloned().map(Scope::new)
+        let offered =
+            self.metadata.scopes_supported().into_iter().flatten().any(|scope| scope.as_str() == OFFLINE);
+        let more = (offered && !self.scopes.iter().any(|scope| scope == OFFLINE)).then(|| OFFLINE.to_owned());
+        self.scopes.iter().filter(|scope| *scope != "openid").cloned().chain(more).map(Scope::new)
     }
 
     fn more(&self) -> &More {
