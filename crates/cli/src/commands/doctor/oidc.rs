@@ -27,10 +27,9 @@ Examples:
   cortex doctor oidc --issuer https://login.acme.example --client-id cortex
   cortex doctor oidc --name staff --client-id cortex-console --redirect https://cortex.acme.example/console/callback
   cortex doctor oidc --name staff --token-file id-token.jwt")]
-#[group(id = "which", required = true, multiple = false, args = ["issuer", "name"])]
 pub(crate) struct OidcArgs {
     /// The identity provider, by its exact `iss`.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", required_unless_present = "name", conflicts_with = "name")]
     issuer: Option<String>,
     /// The identity provider, by its name in the configuration.
     #[arg(long, value_name = "NAME")]
