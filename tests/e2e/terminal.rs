@@ -167,6 +167,36 @@ async fn the_record_is_read_in_tables_in_json_and_as_it_grows() {
 }
 
 #[tokio::test]
+async fn policies_are_applied_over_rest_by_whoever_may() {
+    let world = TestWorld::start().await;
+    let admin = Terminal::of(&world, "bob", &["cortex-admins"]);
+    let server = world.url("");
+    let file = admin.home.path().join("hello.yaml");
+    let policy = "name: hello\nwho: {airflow: prod, dags: [hello]}\nwhat:\n  api: \
+                  {audience: \"https://ledger.acme.example\", scopes: [read]}\n";
+    std::fs::write(&file, policy).unwrap();
+    let path = file.to_str().unwrap();
+    let says = async |terminal: &Terminal, words: &[&str]| {
+        terminal.says(&[&["policy"], words, &["--server", &server]].concat()).await
+    };
+    assert!(says(&admin, &["apply", path, "--dry-run"]).await.contains("dry run"));
+    assert!(!says(&admin, &["list"]).await.contains("hello"));
+    assert!(says(&admin, &["apply", path]).await.contains("hello: version 1 is in force"));
+    assert!(says(&admin, &["apply", path]).await.contains("unchanged"));
+    let list = says(&admin, &["list"]).await;
+    assert!(list.contains("person:staff:bob") && list.contains("guardrail"), "{list}");
+    assert_eq!(says(&admin, &["show", "hello"]).await, policy);
+    assert!(says(&admin, &["explain", "hello"]).await.contains("permit"));
+    std::fs::write(&file, policy.replace("[hello]", "[hello, goodbye]")).unwrap();
+    assert!(says(&admin, &["diff", path]).await.contains("goodbye"));
+    let auditor = Terminal::of(&world, "dave", &["auditors"]);
+    assert!(says(&auditor, &["history", "hello"]).await.contains("in force"));
+    let refused = auditor.fails(&["policy", "apply", path, "--server", &server]).await;
+    assert_eq!(refused.0, 3, "{refused:?}");
+    assert!(says(&admin, &["retire", "hello"]).await.contains("no longer in force"));
+}
+
+#[tokio::test]
 async fn every_shell_completes_and_help_says_how_to_get_on() {
     let world = TestWorld::start().await;
     let terminal = Terminal::of(&world, "x", &[]);

@@ -46,9 +46,8 @@ enum Command {
     /// The configuration.
     #[command(subcommand)]
     Config(commands::config::Command),
-    /// Policies and guardrails: check, test and explain files; apply them straight on the database.
-    #[command(subcommand)]
-    Policy(commands::policy::Command),
+    /// Policies and guardrails: check, test and explain files; apply them straight on the database or over REST.
+    Policy(commands::policy::Args),
     /// Try the links to what Cortex works with, and name each fault with its remedy.
     #[command(subcommand)]
     Doctor(commands::doctor::Command),
@@ -88,7 +87,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Demo => commands::demo::run().await,
         Command::Migrate => commands::migrate::run(load()?).await,
         Command::Config(command) => commands::config::run(&command, load),
-        Command::Policy(command) => commands::policy::run(command, load).await,
+        Command::Policy(args) => commands::policy::run(args, load).await,
         Command::Doctor(command) => commands::doctor::run(command, load).await,
         Command::Keys(command) => commands::keys::run(command, load()?).await,
         Command::Openapi => output::json(&cortex_server::http::openapi()),

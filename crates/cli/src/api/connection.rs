@@ -24,6 +24,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// A connection that another command was told of in its own words.
+    pub(crate) fn to(server: ServerUrl, token_file: Option<PathBuf>) -> Self {
+        Self { server: Some(server), token_file }
+    }
+
     /// The server, with the token of whoever sits here.
     pub(crate) async fn open(&self) -> Result<Api, Error> {
         let server = named_or_last(self.server.as_ref())?;

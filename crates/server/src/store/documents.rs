@@ -4,7 +4,7 @@ use cortex_core::Digest;
 use cortex_core::policy::Guardrails;
 use cortex_core::record::{Change, What};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::{Connection as _, PgConnection, PgExecutor};
 
 use super::grants::{self, Void};
@@ -31,7 +31,7 @@ impl Kind {
 }
 
 /// One version of a document.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Version {
     /// The document's name.
     pub name: String,
@@ -88,7 +88,7 @@ pub struct Document {
 }
 
 /// What an application did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Applied {
     /// The same version was in force already.

@@ -1,21 +1,45 @@
 //! `cortex policy`: policies and guardrails as files, and in force.
 
+mod shelf;
+
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use cortex_core::policy::{self, Policy};
 use cortex_providers::BuiltIns;
 use cortex_server::Config;
-use cortex_server::store::documents::{self, Applied, Kind, Version};
-use sqlx::PgPool;
+use cortex_server::store::documents::{Applied, Kind, Version};
 
-use super::{database, operator, stamp};
+use self::shelf::Shelf;
+use super::database;
+use crate::api::{Connection, ServerUrl};
 use crate::documents::Files;
-use crate::error::Error;
+use crate::error::{Error, Exit};
 use crate::output;
 
+#[derive(Debug, clap::Args)]
+#[command(
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  cortex policy check policies/
+  cortex policy apply policies/ guardrails/                       straight on the database, as an operator
+  cortex policy apply policies/ --server https://cortex.acme.example    over REST, as whoever is signed in
+  cortex policy diff sales-report.yaml"
+)]
+pub(crate) struct Args {
+    /// Work over REST at this server, as the person who is signed in there, instead of straight on the database.
+    #[arg(long, global = true, value_name = "URL")]
+    server: Option<ServerUrl>,
+    /// With --server: a file with a person's token.
+    #[arg(long, global = true, value_name = "FILE", requires = "server")]
+    token_file: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+enum Command {
     /// Check files: every fault with its line and what to write instead. Needs no database.
     Check {
         /// Files or folders: policies (*.yaml) and guardrails (*.cedar).
@@ -28,8 +52,8 @@ pub(crate) enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Put files in force on every replica, all or none, straight on the database and on record. Shows what
-    /// changes first.
+    /// Put files in force on every replica, on record: straight on the database all or none, over REST first the
+    /// guardrails and then the policies. Shows what changes first.
     Apply {
         /// Files or folders: policies (*.yaml) and guardrails (*.cedar).
         #[arg(required = true)]
@@ -67,9 +91,14 @@ pub(crate) enum Command {
     },
 }
 
-pub(crate) async fn run(command: Command, load: impl Fn() -> Result<Config, Error>) -> Result<(), Error> {
-    let open = async || database(&load()?.database).await;
-    match command {
+pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) -> Result<(), Error> {
+    let open = async || -> Result<Shelf, Error> {
+        match args.server.clone() {
+            Some(server) => Ok(Shelf::Server(Connection::to(server, args.token_file.clone()).open().await?)),
+            None => Ok(Shelf::Database(database(&load()?.database).await?)),
+        }
+    };
+    match args.command {
         Command::Check { files } => check(&files),
         Command::Test { files } => test(&files),
         Command::Apply { files, dry_run } => apply(&open().await?, &files, dry_run).await,
@@ -128,12 +157,12 @@ fn test(paths: &[PathBuf]) -> Result<(), Error> {
     }
 }
 
-async fn apply(pool: &PgPool, paths: &[PathBuf], dry_run: bool) -> Result<(), Error> {
+async fn apply(shelf: &Shelf, paths: &[PathBuf], dry_run: bool) -> Result<(), Error> {
     let files = Files::read(paths)?;
     files.guardrails()?;
     let documents = files.documents();
     for document in &documents {
-        let old = documents::head(pool, document.kind, &document.name).await?;
+        let old = shelf.head(document.kind, &document.name).await?;
         let old = old.filter(|old| !old.retired).map_or_else(String::new, |old| old.source);
         if old != document.source && document.kind == Kind::Policy {
             println!("--- {} ---\n{}", document.name, policy::diff(&old, &document.source));
@@ -143,8 +172,7 @@ async fn apply(pool: &PgPool, paths: &[PathBuf], dry_run: bool) -> Result<(), Er
         println!("nothing was changed: this was a dry run");
         return Ok(());
     }
-    let mut connection = pool.acquire().await?;
-    for applied in documents::apply(&mut connection, &documents, &operator(), &stamp()).await? {
+    for applied in shelf.apply(documents).await? {
         println!("{}", in_words(&applied));
     }
     Ok(())
@@ -158,12 +186,12 @@ fn in_words(applied: &Applied) -> String {
     }
 }
 
-async fn list(pool: &PgPool) -> Result<(), Error> {
+async fn list(shelf: &Shelf) -> Result<(), Error> {
     let mut rows = Vec::new();
     for (kind, label) in [(Kind::Policy, "policy"), (Kind::Guardrail, "guardrail")] {
         let mut after = String::new();
         loop {
-            let page = documents::list(pool, kind, &after, 1_000).await?;
+            let page = shelf.page(kind, &after).await?;
             let Some(last) = page.last() else { break };
             after.clone_from(&last.name);
             rows.extend(page.into_iter().map(|v| {
@@ -175,8 +203,8 @@ async fn list(pool: &PgPool) -> Result<(), Error> {
     Ok(())
 }
 
-async fn history(pool: &PgPool, name: &str) -> Result<(), Error> {
-    let versions = documents::history(pool, Kind::Policy, name).await?;
+async fn history(shelf: &Shelf, name: &str) -> Result<(), Error> {
+    let versions = shelf.history(name).await?;
     if versions.is_empty() {
         return Err(none(name));
     }
@@ -194,13 +222,13 @@ async fn history(pool: &PgPool, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn diff(pool: &PgPool, what: &str) -> Result<(), Error> {
+async fn diff(shelf: &Shelf, what: &str) -> Result<(), Error> {
     let (old, new) = if let Some(text) = file(what)? {
         let name = compile(what, &text)?.name().to_string();
-        let head = documents::head(pool, Kind::Policy, &name).await?;
+        let head = shelf.head(Kind::Policy, &name).await?;
         (head.map_or_else(String::new, |head| head.source), text)
     } else {
-        let mut versions = documents::history(pool, Kind::Policy, what).await?.into_iter();
+        let mut versions = shelf.history(what).await?.into_iter();
         let new = versions.next().ok_or_else(|| none(what))?.source;
         (versions.next().map_or_else(String::new, |version| version.source), new)
     };
@@ -208,19 +236,17 @@ async fn diff(pool: &PgPool, what: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn retire(pool: &PgPool, name: &str) -> Result<(), Error> {
-    let mut connection = pool.acquire().await?;
-    let retired = documents::retire(&mut connection, Kind::Policy, name, &operator(), &stamp()).await?;
-    println!("{}", in_words(&retired.ok_or_else(|| none(name))?));
+async fn retire(shelf: &Shelf, name: &str) -> Result<(), Error> {
+    println!("{}", in_words(&shelf.retire(name).await?.ok_or_else(|| none(name))?));
     Ok(())
 }
 
-async fn head(pool: &PgPool, name: &str) -> Result<Version, Error> {
-    documents::head(pool, Kind::Policy, name).await?.ok_or_else(|| none(name))
+async fn head(shelf: &Shelf, name: &str) -> Result<Version, Error> {
+    shelf.head(Kind::Policy, name).await?.ok_or_else(|| none(name))
 }
 
 fn none(name: &str) -> Error {
-    Error::Said(format!("there is no policy {name:?}; `cortex policy list` shows them"))
+    Error::Of(Exit::NotFound, format!("there is no policy {name:?}; `cortex policy list` shows them"))
 }
 
 /// The text of a file; none where `what` reads as a policy's name.
