@@ -61,6 +61,25 @@ async fn the_run_an_admin_and_an_approver_take_it_back_and_nobody_else_does() {
 }
 
 #[tokio::test]
+async fn once_it_is_taken_back_nothing_more_is_released_whoever_was_asking() {
+    let world = TestWorld::start().await;
+    for round in 0..8 {
+        let run = by_hand(&format!("m{round}"));
+        let grant = pending(&world, &run, "first-steps").await;
+        bob_approves(&world, &grant).await;
+        let (asking, admin) = (world.token(&run), world.person("erin", &["cortex-admins"]));
+        let ask = json!({"policy": "first-steps"});
+        let (asked, withdrawn) = tokio::join!(world.ask(&asking, ask), withdraw(&world, &grant, &admin));
+        assert_eq!(withdrawn.body["status"], "withdrawn", "{withdrawn:?}");
+        let openings = world.record(&["issuance.intent", "issuance.issued"]).await;
+        let under = openings.iter().filter(|leaf| leaf["grant"]["id"] == json!(grant)).count();
+        assert_eq!(under, if asked.status == StatusCode::OK { 4 } else { 0 }, "{asked:?}");
+        let again = RunClaims { try_number: 2, ..run };
+        assert_ne!(pending(&world, &again, "first-steps").await, grant);
+    }
+}
+
+#[tokio::test]
 async fn what_waits_is_told_in_the_words_that_it_knows() {
     let world = TestWorld::start().await;
     let first = world.ask_for(&by_hand("m1"), "first-steps").await.body;

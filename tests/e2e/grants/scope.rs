@@ -1,7 +1,8 @@
 //! What an approval holds for, and how often.
 
 use cortex_sandbox::RunClaims;
-use cortex_tests::world::{Answer, INSIDE, TestWorld, answer, first_run};
+use cortex_tests::pg_proxy::{Loss, PgProxy};
+use cortex_tests::world::{Answer, INSIDE, TestWorld, answer, database, first_run};
 use jiff::SignedDuration;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -126,6 +127,24 @@ async fn two_replicas_at_once_never_use_it_more_often_than_it_says() {
     assert_eq!(record.iter().filter(|leaf| leaf["grant"]["id"] == json!(grant)).count(), 3);
     assert_eq!(show(&world, &grant).await["status"], "spent");
     second.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_is_lost_counts_no_use_and_one_whose_answer_is_lost_counts_one() {
+    let url = database().await;
+    let proxy = PgProxy::start(&url);
+    let world =
+        TestWorld::start_on(proxy.url.clone(), |config| config.database.commit_timeout_ms = 2_000).await;
+    apply(&world, &close_books("  uses: 3\n  valid_for: run\n")).await;
+    let grant = pending(&world, &task("m1", "t"), "close-books").await;
+    bob_approves(&world, &grant).await;
+    for (loss, status, used) in [(Loss::Commit, 503, 0), (Loss::Answer, 200, 1)] {
+        proxy.lose(loss, "issuance.issued", 1);
+        let answer = world.ask_for(&task("m1", &format!("t{status}")), "close-books").await;
+        assert_eq!(answer.status.as_u16(), status, "{loss:?}: {answer:?}");
+        assert_eq!(show(&world, &grant).await["uses"], used, "{loss:?}");
+        assert_eq!(world.record(&["issuance.issued"]).await.len(), used, "{loss:?}");
+    }
 }
 
 /// What a person asks for the scheduled runs of `hello_cortex`.
