@@ -4,7 +4,7 @@ CREATE TABLE notification (
     id         uuid PRIMARY KEY,
     endpoint   text NOT NULL,                -- by its configured name
     event      text NOT NULL,                -- the record's kind
-    record_id  uuid NOT NULL REFERENCES record (id),
+    record_id  uuid NOT NULL,                -- what it tells of: rows of the record stay
     created_at timestamptz NOT NULL,
     status     text NOT NULL CHECK (status IN ('pending', 'dead')),
     attempts   integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),

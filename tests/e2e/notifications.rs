@@ -127,7 +127,7 @@ async fn a_request_and_its_decision_are_told_signed_and_with_a_link_to_the_grant
     let grant = pending(&world, &by_hand("m1"), "first-steps").await;
     bob_approves(&world, &grant).await;
     let mut arrived = receiver.until(2).await;
-    arrived.sort_by(|a, b| a.id.cmp(&b.id));
+    arrived.sort_by(|a, b| b.event.cmp(&a.event));
     for one in &arrived {
         verify(one, world.now().as_second());
         let text = String::from_utf8(one.body.clone()).unwrap();

@@ -335,7 +335,7 @@ mod tests {
         let schema = schemars::schema_for!(IssuerConfig).to_value();
         let claims = &schema["$defs"]["ClaimMap"]["properties"];
         let options = [&schema["properties"], claims].map(|options| options.as_object().unwrap());
-        assert_eq!(options.map(serde_json::Map::len), [16, 13]);
+        assert_eq!(options.map(serde_json::Map::len), [16, 17]);
         for (name, option) in options.into_iter().flatten() {
             assert!(option["description"].is_string(), "{name}");
         }
