@@ -9,6 +9,7 @@ pub mod counterparts;
 pub mod forge;
 pub mod pg_proxy;
 pub mod promises;
+pub mod s3;
 pub mod served;
 pub mod tls;
 pub mod world;

@@ -187,6 +187,10 @@ async fn requests(
             in_transaction = true;
             wrote.clear();
         }
+        if kind == b'Q' && body.starts_with(b"ROLLBACK") {
+            in_transaction = false;
+            wrote.clear();
+        }
         // A statement outside a transaction is committed by the Sync after it.
         let commits = (kind == b'Q' && body.starts_with(b"COMMIT")) || (kind == b'S' && !in_transaction);
         if commits {

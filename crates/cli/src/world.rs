@@ -9,6 +9,7 @@ use cortex_core::clock::SystemClock;
 use cortex_core::{Clock, IssuerName};
 use cortex_devdb::{DevDb, Options};
 use cortex_identity::{AirflowConfig, Claimant, ClusterConfig, IssuerConfig, Kind};
+use cortex_providers::config::AwsRevocationMethod;
 use cortex_sandbox::{RunClaims, Sandbox, SandboxConfig};
 use cortex_server::config::{DatabaseConfig, RolesConfig};
 use cortex_server::random::{Random, SystemRandom};
@@ -147,6 +148,8 @@ pub fn configure(sandbox: &Sandbox, database_url: &str, folder: &Path) -> Result
     };
     let providers = &mut config.providers;
     providers.aws.endpoint = Some(sandbox.aws_url().to_owned());
+    providers.aws.revocation.method = AwsRevocationMethod::WebIdentity;
+    providers.aws.revocation.endpoint = Some(sandbox.aws_url().to_owned());
     providers.aws.external_id = Some("cortex-sandbox".to_owned());
     providers.bigquery.provider =
         Some("projects/1234567890/locations/global/workloadIdentityPools/cortex/providers/cortex".to_owned());

@@ -90,11 +90,25 @@ pub enum Revocation {
     GoogleDeny {
         /// The principal that it denies.
         principal: String,
+        /// The project that the policy is put on.
+        project: String,
     },
     /// The API asks Cortex (RFC 7662) and is told that it is inactive.
     Introspection,
     /// Nothing ends it but its expiry.
     ExpiryOnly,
+}
+
+impl Revocation {
+    /// The way's name, as on record.
+    pub fn by(&self) -> &'static str {
+        match self {
+            Self::AwsDeny { .. } => "aws_deny",
+            Self::GoogleDeny { .. } => "google_deny",
+            Self::Introspection => "introspection",
+            Self::ExpiryOnly => "expiry_only",
+        }
+    }
 }
 
 /// The loggable half of a credential: no secret is in it.

@@ -20,6 +20,8 @@ pub enum Clause {
     Approval,
     /// An organisation-wide forbid.
     Guardrail,
+    /// An admin has stopped it for now.
+    Freeze,
     /// A rule could not be evaluated: denied, because an unreadable forbid must not become a permit.
     Error,
 }

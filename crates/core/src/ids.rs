@@ -66,6 +66,10 @@ uuid_id! {
     RecordId;
     /// One notification to one endpoint; what a receiver tells a second delivery by.
     NotificationId;
+    /// One freeze.
+    FreezeId;
+    /// One revocation, of one issuance or of many.
+    RevocationId;
 }
 
 macro_rules! name {

@@ -7,16 +7,22 @@
 pub mod clock;
 pub mod credential;
 pub mod decision;
+pub mod freeze;
 pub mod grant;
 pub mod ids;
 pub mod jwt;
 pub mod policy;
 pub mod principal;
 pub mod record;
+pub mod revocation;
 pub mod template;
 
 pub use clock::Clock;
 pub use credential::{Body, Lease, Minted, Secret};
 pub use decision::{Clause, Decision, Reason};
-pub use ids::{DecisionId, Digest, GrantId, IssuanceId, IssuerName, NotificationId, PolicyName, RecordId};
+pub use freeze::{Freeze, Holder, Scope};
+pub use ids::{
+    DecisionId, Digest, FreezeId, GrantId, IssuanceId, IssuerName, NotificationId, PolicyName, RecordId,
+    RevocationId,
+};
 pub use principal::{Attestation, ClaimedRun, Person, Principal, Run, Service, SignIn};

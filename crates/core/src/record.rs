@@ -6,10 +6,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::credential::Lease;
+use crate::credential::{Lease, Revocation};
 use crate::decision::Reason;
-use crate::ids::{DecisionId, Digest, GrantId, IssuanceId, NotificationId, PolicyName, RecordId};
+use crate::freeze::{Freeze, Scope};
+use crate::ids::{
+    DecisionId, Digest, FreezeId, GrantId, IssuanceId, NotificationId, PolicyName, RecordId, RevocationId,
+};
 use crate::principal::{ClaimedRun, Principal};
+use crate::revocation::Selector;
 
 /// The largest leaf, in bytes: C2SP tile bundles carry a 16-bit length.
 pub const LEAF_MAX: usize = 65_535;
@@ -222,6 +226,37 @@ pub enum What {
         /// Why the last try failed.
         error: String,
     },
+    /// Something was stopped.
+    #[serde(rename = "freeze.set")]
+    FreezeSet(Freeze),
+    /// A freeze was lifted.
+    #[serde(rename = "freeze.lifted")]
+    FreezeLifted {
+        /// The freeze.
+        freeze_id: FreezeId,
+        /// What was frozen.
+        scope: Scope,
+        /// Who lifted it, as a principal.
+        by: String,
+    },
+    /// Issuances are to be revoked.
+    #[serde(rename = "revocation.requested")]
+    RevocationRequested {
+        /// The revocation.
+        revocation_id: RevocationId,
+        /// Which issuances.
+        #[serde(flatten)]
+        selector: Selector,
+        /// No issuance of a later id is meant.
+        up_to: IssuanceId,
+        /// Why, in the words of whoever asks.
+        reason: String,
+        /// Who asks, as a principal.
+        by: String,
+    },
+    /// It is known how the revocation of these issuances ends.
+    #[serde(rename = "revocation.settled")]
+    RevocationSettled(Settled),
     /// A signing key was made, begins to sign, or is no longer published.
     #[serde(rename = "key.created")]
     KeyCreated(KeyChange),
@@ -253,6 +288,10 @@ impl What {
             Self::GrantVoided(_) => "grant.voided",
             Self::PreapprovalEnded(_) => "preapproval.ended",
             Self::NotificationDead { .. } => "notification.dead",
+            Self::FreezeSet(_) => "freeze.set",
+            Self::FreezeLifted { .. } => "freeze.lifted",
+            Self::RevocationRequested { .. } => "revocation.requested",
+            Self::RevocationSettled(_) => "revocation.settled",
             Self::KeyCreated(_) => "key.created",
             Self::KeyRotated(_) => "key.rotated",
             Self::KeyRetired(_) => "key.retired",
@@ -310,6 +349,8 @@ pub struct Opening {
     pub ttl_seconds: i64,
     /// No credential of this issuance lives longer.
     pub worst_case_expiry: Timestamp,
+    /// How a credential of this issuance can be ended early.
+    pub revocation: Revocation,
     /// Why, in the caller's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -435,6 +476,36 @@ pub struct Denial {
     /// The service that claimed it, where the claim was confirmed and the run is the principal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claimed_by: Option<String>,
+}
+
+/// The end of the revocation of issuances that share a provider and a way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settled {
+    /// The provider.
+    pub provider: String,
+    /// What the cloud was asked to change, such as a role's ARN; empty where no cloud was asked.
+    pub target: String,
+    /// How it ended.
+    #[serde(flatten)]
+    pub how: SettledHow,
+    /// Each issuance, and when its credential expires; at most 500, so that an entry has room for them.
+    pub issuances: Vec<(IssuanceId, Timestamp)>,
+}
+
+/// How the revocation of an issuance ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum SettledHow {
+    /// Whoever enforces it has confirmed it.
+    Enforced {
+        /// What was confirmed, and by whom.
+        evidence: Value,
+    },
+    /// Nothing but its expiry ends it.
+    ExpiresAt {
+        /// Why it cannot be ended sooner.
+        why: String,
+    },
 }
 
 /// A change of a policy or a guardrail.

@@ -186,6 +186,7 @@ impl<K: 'static> Provider<K> for Api {
         let lease = local::lease(ask, expires_at, Revocation::Introspection);
         let key = self.issuer.key();
         let mint = Mint::Local(Box::new(local::Jwt { key, typ: "at+jwt", claims, lease, details }));
-        Ok(Plan { scope: rendered, ttl, worst_case_expiry: expires_at, mint })
+        let revocation = Revocation::Introspection;
+        Ok(Plan { scope: rendered, ttl, worst_case_expiry: expires_at, revocation, mint })
     }
 }

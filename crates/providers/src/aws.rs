@@ -5,7 +5,10 @@
 //! its tag `lease` lead from AWS's logs back to the issuance.
 
 mod arn;
+mod deny;
 mod errors;
+mod iam;
+mod revoker;
 mod session;
 mod session_policy;
 mod sts;
@@ -15,6 +18,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cortex_core::credential::Revocation;
 use cortex_core::jwt::TokenIssuer;
 use cortex_core::policy::TargetProblem;
 use cortex_core::template::Template;
@@ -24,6 +28,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub(crate) use arn::{is_external_id, is_region};
+pub(crate) use revoker::revoker;
 
 use crate::calls::Planned;
 use crate::config::AwsConfig;
@@ -245,6 +250,7 @@ impl<K: 'static> Provider<K> for Aws {
             "ttl_seconds": ttl.as_secs(),
         });
         let planned = Planned::new(ask.now);
+        let revocation = Revocation::AwsDeny { role_arn: compiled.role.to_string() };
         let request = Request {
             issuance_id: ask.issuance_id,
             role: compiled.role,
@@ -259,7 +265,7 @@ impl<K: 'static> Provider<K> for Aws {
         };
         let worst_case_expiry = planned.worst_case(ttl, &self.config().calls, 1);
         let mint = Mint::Remote(Remote::new(sts::AssumeRole { sts: Arc::clone(&self.shared), request }));
-        Ok(Plan { scope, ttl, worst_case_expiry, mint })
+        Ok(Plan { scope, ttl, worst_case_expiry, revocation, mint })
     }
 }
 

@@ -250,7 +250,8 @@ impl<K: 'static> Provider<K> for BigQuery {
             ttl,
             planned,
         };
+        let revocation = request.revocation();
         let mint = Mint::Remote(Remote::new(Exchange { federation: Arc::clone(&self.shared), request }));
-        Ok(Plan { scope, ttl, worst_case_expiry, mint })
+        Ok(Plan { scope, ttl, worst_case_expiry, revocation, mint })
     }
 }

@@ -54,6 +54,13 @@ impl Default for CallLimits {
     }
 }
 
+impl CallLimits {
+    /// The deadline of a revocation's calls together: signing in, reading, writing and looking whether it is done.
+    pub(crate) fn revocation(&self) -> SignedDuration {
+        self.timeout.saturating_mul(3)
+    }
+}
+
 /// AWS.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -78,8 +85,50 @@ pub struct AwsConfig {
     #[serde(serialize_with = "friendly")]
     #[schemars(with = "String")]
     pub token_lifetime: SignedDuration,
+    /// How sessions are ended before they expire.
+    pub revocation: AwsRevocationConfig,
     /// Deadlines and retries of calls to STS.
     pub calls: CallLimits,
+}
+
+/// How AWS sessions are ended before they expire: by an inline policy on their role.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AwsRevocationConfig {
+    /// Who Cortex is to IAM: `off`, `web-identity` or `ambient`. Default: `off`, and only their expiry ends sessions.
+    pub method: AwsRevocationMethod,
+    /// For `web-identity`: the role that Cortex assumes in the account of the role that it changes, by its name. It
+    /// trusts the `sub` `cortex:revoker`, and may get, put and delete inline policies of roles.
+    /// Default: `cortex-revoker`.
+    pub role: String,
+    /// The name of the inline policy, of which Cortex is the only writer. Default: `cortex-revocations`.
+    pub policy_name: String,
+    /// The IAM endpoint. Default: that of the role's partition.
+    pub endpoint: Option<String>,
+}
+
+impl Default for AwsRevocationConfig {
+    fn default() -> Self {
+        Self {
+            method: AwsRevocationMethod::Off,
+            role: "cortex-revoker".into(),
+            policy_name: "cortex-revocations".into(),
+            endpoint: None,
+        }
+    }
+}
+
+/// Who Cortex is to IAM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AwsRevocationMethod {
+    /// Nobody: sessions are not ended before they expire.
+    #[default]
+    Off,
+    /// A role in each account, which Cortex assumes with a token that it signs.
+    WebIdentity,
+    /// Whoever the credentials are that Cortex itself runs with.
+    Ambient,
 }
 
 impl Default for AwsConfig {
@@ -92,6 +141,7 @@ impl Default for AwsConfig {
             audience: "sts.amazonaws.com".into(),
             external_id: None,
             token_lifetime: SignedDuration::from_mins(5),
+            revocation: AwsRevocationConfig::default(),
             calls: CallLimits::default(),
         }
     }
@@ -214,6 +264,11 @@ impl ProvidersConfig {
         reserved
     }
 
+    /// The longest that any provider takes to change what one of its targets denies.
+    pub fn slowest_revocation(&self) -> SignedDuration {
+        self.aws.calls.revocation().max(self.bigquery.calls.revocation())
+    }
+
     /// Finds what cannot work, each in one sentence that names the option.
     pub fn validate(&self) -> Result<(), Vec<String>> {
         let mut faults = Faults::default();
@@ -313,7 +368,21 @@ impl AwsConfig {
         );
         let (minute, hour) = (SignedDuration::from_mins(1), SignedDuration::from_hours(1));
         faults.between("aws.token_lifetime", self.token_lifetime, minute, hour);
+        self.revocation.validate(faults);
         faults.calls("aws", &self.calls);
+    }
+}
+
+impl AwsRevocationConfig {
+    fn validate(&self, faults: &mut Faults) {
+        let named = |name: &str, most: usize| {
+            (1..=most).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-/".contains(&b))
+        };
+        faults.unless(named(&self.role, 512), "aws.revocation.role", "is not a role's name");
+        let policy = named(&self.policy_name, 128) && !self.policy_name.contains('/');
+        faults.unless(policy, "aws.revocation.policy_name", "is not a policy's name");
+        faults.endpoint("aws.revocation.endpoint", self.endpoint.as_ref());
     }
 }
 

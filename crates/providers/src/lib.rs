@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cortex_core::credential::Revocation;
 use cortex_core::jwt::TokenIssuer;
 use cortex_core::policy::{TargetProblem, Targets};
 use cortex_core::{IssuanceId, Minted, PolicyName, Principal, Run};
@@ -21,12 +22,14 @@ mod aws;
 mod bigquery;
 mod calls;
 mod local;
+pub mod revocation;
 mod snowflake;
 mod target;
 #[cfg(test)]
 mod tests;
 
 pub use config::ProvidersConfig;
+pub use revocation::{Enforced, Fate, RevokeError, RevokedLease, Revoker, Revokers, revokers};
 
 /// One kind of target, before anything is configured: enough to check a policy on a laptop.
 pub struct BuiltIn {
@@ -105,6 +108,8 @@ pub struct Plan<K> {
     pub ttl: SignedDuration,
     /// No credential that this plan mints lives longer than this: what is on record when its outcome is lost.
     pub worst_case_expiry: Timestamp,
+    /// How a credential of this plan can be ended before it expires.
+    pub revocation: Revocation,
     /// How to mint it.
     pub mint: Mint<K>,
 }

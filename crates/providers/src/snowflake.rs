@@ -189,6 +189,7 @@ impl<K: 'static> Provider<K> for Snowflake {
         ]);
         let lease = local::lease(ask, expires_at, Revocation::ExpiryOnly);
         let mint = Mint::Local(Box::new(local::Jwt { key, typ: "JWT", claims, lease, details }));
-        Ok(Plan { scope, ttl, worst_case_expiry: expires_at, mint })
+        let revocation = Revocation::ExpiryOnly;
+        Ok(Plan { scope, ttl, worst_case_expiry: expires_at, revocation, mint })
     }
 }

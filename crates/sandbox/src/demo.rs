@@ -1,8 +1,10 @@
 //! The world of the example policies: one account of each cloud.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cortex_core::Clock;
+use serde_json::{Value, json};
 
 use crate::{
     AwsConfig, Dataset, GoogleConfig, IssuerConfig, Member, Ports, Role, SandboxConfig, ServiceAccount,
@@ -25,7 +27,7 @@ impl SandboxConfig {
     /// The world that the example policies are written for.
     ///
     /// AWS account 123456789012: the roles `finance-publish` (bucket `finance-mart`) and `customer-erasure`
-    /// (bucket `customer-data`); the user `cortex-broker` with the key `AKIASANDBOXBROKER001` and the secret
+    /// (bucket `customer-data`); the role `cortex-revoker`, as which Cortex writes their inline policies; the user `cortex-broker` with the key `AKIASANDBOXBROKER001` and the secret
     /// `sandbox/broker`, who may assume both (external id `cortex-sandbox`) and write their inline policies.
     ///
     /// Google: the provider `cortex` of the pool `cortex` in the project with the number 1234567890. Project
@@ -36,11 +38,12 @@ impl SandboxConfig {
     /// Snowflake account `acme-prod`: `FINANCE_SVC` with the role `FINANCE_PUBLISH`, `RISK_SVC` with the role
     /// `RISK_REFRESH`; both may log in with External OAuth, as a workload identity and with Cortex's keys.
     pub fn demo(cortex_issuer: String, clock: Arc<dyn Clock>) -> Self {
+        let issuer = cortex_issuer.split_once("://").map_or(cortex_issuer.as_str(), |(_, rest)| rest);
         Self {
+            aws: aws(issuer),
             cortex_issuer,
             clock,
             ports: Ports::default(),
-            aws: aws(),
             google: google(),
             snowflake: snowflake(),
             issuer: IssuerConfig::default(),
@@ -48,7 +51,8 @@ impl SandboxConfig {
     }
 }
 
-fn aws() -> AwsConfig {
+/// `issuer` is Cortex's URL without its scheme.
+fn aws(issuer: &str) -> AwsConfig {
     let role = |name: &str, bucket: &str| {
         let (bucket, objects) = (format!("arn:aws:s3:::{bucket}"), format!("arn:aws:s3:::{bucket}/*"));
         Role::new(name)
@@ -60,12 +64,30 @@ fn aws() -> AwsConfig {
     let broker = User::new("cortex-broker", "AKIASANDBOXBROKER001", "sandbox/broker")
         .allow(&["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"], roles)
         .allow(&["iam:*RolePolicy", "iam:ListRolePolicies"], roles);
+    let revoker = Role::new("cortex-revoker")
+        .trust_policy(revoker_trust(issuer))
+        .allow(&["iam:GetRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy"], roles);
     AwsConfig::new(ACCOUNT)
+        .role(revoker)
         .role(role("finance-publish", "finance-mart"))
         .role(role("customer-erasure", "customer-data"))
         .user(broker)
         .bucket("finance-mart")
         .bucket("customer-data")
+}
+
+/// Trusts Cortex itself, not what it vouches for.
+fn revoker_trust(issuer: &str) -> Value {
+    let equals = [(format!("{issuer}:aud"), AUDIENCE), (format!("{issuer}:sub"), "cortex:revoker")];
+    json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow",
+        "Principal": {"Federated": format!("arn:aws:iam::{ACCOUNT}:oidc-provider/{issuer}")},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {
+            "StringEquals": BTreeMap::from(equals),
+            "Bool": {"sts:RoleAuthorizedByIdp": "true"},
+        },
+    }]})
 }
 
 fn google() -> GoogleConfig {

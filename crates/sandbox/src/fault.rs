@@ -18,9 +18,9 @@ pub enum FaultMode {
     Down,
     /// Closes the connection without an answer, before anything is done.
     Reset,
-    /// Mints, then closes the connection without an answer.
+    /// Mints, or changes what was asked, then closes the connection without an answer.
     FailAfterMint,
-    /// Mints, then never answers.
+    /// Mints, or changes what was asked, then never answers.
     HangAfterMint,
     /// Says an expiry that is twice as far away as it should be.
     LongerExpiry,
@@ -82,8 +82,13 @@ impl FaultMode {
         }
     }
 
+    /// Whether it strikes once the cloud has done what was asked.
+    pub(crate) fn is_after(self) -> bool {
+        matches!(self, Self::FailAfterMint | Self::HangAfterMint)
+    }
+
     fn is_about_minting(self) -> bool {
-        self.twist().is_some() || matches!(self, Self::FailAfterMint | Self::HangAfterMint)
+        self.twist().is_some() || self.is_after()
     }
 }
 

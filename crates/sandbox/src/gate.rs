@@ -123,7 +123,7 @@ impl Call {
 pub(crate) struct Operation {
     /// Its name, by which faults find it.
     pub(crate) name: String,
-    /// Whether it makes a credential.
+    /// Whether it makes a credential, or changes who may use one.
     pub(crate) mints: bool,
 }
 
@@ -204,13 +204,14 @@ async fn pass<S: Service>(State((service, world)): State<(Arc<S>, World)>, reque
     }
     let answer = service.answer(&call, fault.and_then(FaultMode::twist)).await;
     tracing::debug!(cloud = ?S::CLOUD, operation = operation.name, status = %answer.response.status());
-    deliver(answer, fault).await
+    let done = operation.mints && answer.response.status().is_success();
+    deliver(answer, fault.filter(|fault| done || !fault.is_after())).await
 }
 
 async fn deliver(answer: Answer, fault: Option<FaultMode>) -> Response {
     match (fault, answer.mint) {
-        (Some(FaultMode::FailAfterMint), Some(_)) => severed(),
-        (Some(FaultMode::HangAfterMint), Some(_)) => {
+        (Some(FaultMode::FailAfterMint), _) => severed(),
+        (Some(FaultMode::HangAfterMint), _) => {
             tokio::time::sleep(HANG).await;
             severed()
         }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use cortex_core::Clock;
 use cortex_identity::Identity;
-use cortex_providers::{Ask, Plan, Refusal, Registry};
+use cortex_providers::{Ask, Plan, Refusal, Registry, Revokers};
 use sqlx::PgPool;
 
 use crate::approval::{ApproverRules, GrantsConfig};
+use crate::barrier::Barriers;
 use crate::config::RolesConfig;
 use crate::keyring::Keyring;
 use crate::leases::Leases;
@@ -15,6 +16,7 @@ use crate::library::Library;
 use crate::noise::Noise;
 use crate::notify::Notifier;
 use crate::random::Random;
+use crate::revoking::RevocationConfig;
 use crate::store::{Committed, Recorder};
 
 /// A replica's parts.
@@ -23,6 +25,12 @@ pub struct Broker {
     pub identity: Identity,
     /// The policies in force.
     pub library: Library,
+    /// What bars a release.
+    pub barriers: Barriers,
+    /// Who can end a credential before it expires.
+    pub revokers: Revokers,
+    /// How revocations are carried out.
+    pub revocation: RevocationConfig,
     /// The way to the record.
     pub recorder: Recorder,
     /// Credentials that live.

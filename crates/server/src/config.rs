@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::approval::GrantsConfig;
 use crate::notify::{self, NotificationConfig};
+use crate::revoking::RevocationConfig;
 
 /// The prefix of the environment variables that override the file.
 pub const ENV_PREFIX: &str = "CORTEX__";
@@ -35,6 +36,8 @@ pub struct Config {
     pub grants: GrantsConfig,
     /// Credentials that are handed out again while they live.
     pub leases: LeasesConfig,
+    /// Ending credentials before they expire.
+    pub revocation: RevocationConfig,
     /// Whose tokens are believed. No other issuer is ever contacted.
     pub issuers: Vec<IssuerConfig>,
     /// The Airflows that are asked about the runs that services claim.
@@ -261,6 +264,7 @@ impl Config {
         if !(0..=90).contains(&self.leases.renew_below_percent) {
             faults.push("leases.renew_below_percent: write 0 to 90".to_owned());
         }
+        faults.extend(self.revocation.faults(self.providers.slowest_revocation()));
         faults.extend(self.trust().validate().iter().map(ToString::to_string));
         faults.extend(self.role_faults());
         if let Err(provider_faults) = self.providers.validate() {

@@ -2,10 +2,11 @@
 
 use cortex_core::policy::Demand;
 use cortex_core::record::{Denial, What};
-use cortex_core::{Clause, DecisionId, GrantId, Reason};
+use cortex_core::{Clause, DecisionId, Freeze, GrantId, Reason};
 use cortex_identity::{ClaimReason, ClaimRefusal, Rejection, Verified};
 use cortex_providers::{MintError, Refusal};
 
+use crate::barrier::Bar;
 use crate::broker::Broker;
 use crate::exchange::{Context, Request};
 use crate::store::RecordError;
@@ -165,8 +166,37 @@ fn code(clause: Clause) -> &'static str {
         Clause::Attestation => "attestation",
         Clause::Approval => "approval",
         Clause::Guardrail => "guardrail",
+        Clause::Freeze => "freeze",
         Clause::Error => "error",
     }
+}
+
+/// An admin has stopped it.
+pub(crate) async fn of_freeze(broker: &Broker, context: &Context, freeze: &Freeze) -> Refused {
+    let id = DecisionId::new(context.now, broker.random.id_bits());
+    let (reason, description) = frozen(freeze);
+    let denial = Denial { provider: None, reasons: vec![reason], ..within(context, id, "", "freeze") };
+    note(broker, denial, |id| Refused::Target { description, decision_id: id }).await
+}
+
+/// A freeze as the rule that denied, and in words: by whom, since when, why, until when.
+pub(crate) fn frozen(freeze: &Freeze) -> (Reason, String) {
+    let message = format!(
+        "{} froze {} at {}: {}",
+        freeze.by,
+        freeze.scope.in_words(),
+        freeze.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        freeze.reason
+    );
+    let remedy = match freeze.until {
+        Some(until) => {
+            format!("It ends at {}; an admin can lift it before.", until.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        }
+        None => "It lasts until an admin lifts it.".to_owned(),
+    };
+    let rule = format!("freeze#{}", freeze.id);
+    let description = format!("{message}. {remedy} ({rule})");
+    (Reason { rule, clause: Clause::Freeze, message, remedy }, description)
 }
 
 pub(crate) async fn of_unreadable_guardrails(
@@ -235,6 +265,7 @@ pub(crate) async fn of_record(broker: &Broker, context: &Context, error: RecordE
             note(broker, denial, |id| Refused::Request { description, decision_id: Some(id) }).await
         }
         RecordError::GrantGone => unavailable("the approval changed while this was decided; ask again"),
+        RecordError::Overtaken => unavailable("freezes are being set at the moment; ask again"),
         RecordError::Superseded => unavailable("the answer came too late; ask again"),
         RecordError::Unavailable(detail) => {
             tracing::warn!(detail, "refused because the record cannot be written");
@@ -264,6 +295,17 @@ pub(crate) fn of_mint(error: &MintError, decision_id: DecisionId) -> Refused {
         }
         MintError::Mismatch { message, .. } => Refused::Failed { description: message.clone() },
     }
+}
+
+/// What a caller is told of a credential that is barred. That it is, is on record already.
+pub(crate) fn of_bar(bar: &Bar, decision_id: DecisionId) -> Refused {
+    let description = match bar {
+        Bar::Frozen(freeze) => frozen(freeze).1,
+        Bar::Revoked(id) => {
+            format!("the credential was revoked ({id}); send a fresh subject token for a new one")
+        }
+    };
+    Refused::Target { description, decision_id }
 }
 
 /// A refusal that asks the caller to come back.

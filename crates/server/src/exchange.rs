@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use cortex_core::policy::{self, BreakGlass, Policy};
 use cortex_core::record::Caller;
-use cortex_core::{ClaimedRun, Decision, DecisionId, Digest, IssuanceId, PolicyName, Principal, Run};
+use cortex_core::{ClaimedRun, Decision, DecisionId, Digest, Holder, IssuanceId, PolicyName, Principal, Run};
 use cortex_identity::Verified;
 use cortex_providers::Plan;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use crate::barrier::Barrier;
 use crate::broker::Broker;
 use crate::denial::{self, Refused};
 use crate::leases::{AskKey, LiveLease};
@@ -109,6 +110,15 @@ impl Context {
         }
     }
 
+    /// Who asks, as far as a freeze or a revocation can tell.
+    pub(crate) fn holder(&self) -> Holder<'_> {
+        Holder {
+            principal: self.principal(),
+            claimed_by: self.verified.claimed_by(),
+            policy: self.policy.name(),
+        }
+    }
+
     /// The longest life that the policy and the caller allow.
     pub(crate) fn max_ttl(&self) -> SignedDuration {
         let ceiling = self.policy.max_ttl();
@@ -132,13 +142,14 @@ pub async fn exchange(broker: &Broker, request: Request) -> Result<Bundle, Refus
     let verified = identify(broker, &request).await?;
     let context = find_policy(broker, request, verified).await?;
     let (planned, mut items) = decide_and_plan(broker, &context).await?;
+    pass(broker, &context, &broker.barriers.known(), &[]).await?;
     let grant = approval::settle(broker, &context, &planned).await?;
     let (again, fresh) = recall(broker, &context, planned);
     let issued = if fresh.is_empty() {
-        mint::spend(broker, &context).await?;
+        mint::spend(broker, &context, &again).await?;
         Vec::new()
     } else {
-        mint::issue(broker, &context, grant, fresh).await?
+        mint::issue(broker, &context, grant, fresh, &again).await?
     };
     items.extend(again.into_iter().map(Item::Issued));
     items.extend(issued);
@@ -290,12 +301,33 @@ fn ask<'a>(
     }
 }
 
-/// Finds what this run already holds: the same ask of the same policy version gets the same credential.
+/// Lets pass what no freeze stops, and what of `issuances`, new and live, no revocation means. Only whom the policy
+/// names gets here.
+pub(crate) async fn pass(
+    broker: &Broker,
+    context: &Context,
+    barrier: &Barrier,
+    issuances: &[IssuanceId],
+) -> Result<(), Refused> {
+    let (holder, now) = (context.holder(), broker.clock.now());
+    if let Some(freeze) = barrier.bars_new(&holder, now) {
+        return Err(denial::of_freeze(broker, context, freeze).await);
+    }
+    if issuances.iter().any(|id| barrier.bars(&holder, *id, now).is_some()) {
+        return Err(denial::unavailable("a revocation came while this was decided; ask again"));
+    }
+    Ok(())
+}
+
+/// Finds what this run already holds: the same ask of the same policy version gets the same credential, unless that
+/// was revoked.
 fn recall(broker: &Broker, context: &Context, planned: Vec<Planned>) -> (Vec<Arc<LiveLease>>, Vec<Planned>) {
     let mut again = Vec::new();
     let mut fresh = Vec::new();
+    let (barrier, holder) = (broker.barriers.known(), context.holder());
     for one in planned {
-        match broker.leases.again(one.ask, context.now) {
+        let lease = broker.leases.again(one.ask, context.now);
+        match lease.filter(|lease| barrier.bars(&holder, lease.lease.issuance_id, context.now).is_none()) {
             Some(lease) => {
                 metrics::counter!("cortex_leases_again_total", "provider" => one.provider.clone())
                     .increment(1);

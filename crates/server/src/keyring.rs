@@ -15,9 +15,9 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use cortex_core::GrantId;
-use cortex_core::jwt::{KeyError, SigningKey, TokenIssuer};
+use cortex_core::jwt::{KeyError, OwnToken, SigningKey, TokenIssuer};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sqlx::{PgConnection, PgPool};
 use zeroize::Zeroizing;
 
@@ -191,6 +191,13 @@ impl Keyring {
     pub fn is_grant_handle(&self, id: GrantId, handle: &str) -> bool {
         let tag = handle.strip_prefix(GRANT_HANDLE_PREFIX).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
         tag.is_some_and(|tag| hmac::verify(&self.sealing.handles, id.uuid().as_bytes(), &tag).is_ok())
+    }
+
+    /// The claims of a token that Cortex signed with a published key, as one of type `typ`. They may be over.
+    pub fn read_own(&self, token: &str, typ: &str) -> Option<Map<String, Value>> {
+        let token = OwnToken::parse(token).filter(|token| token.typ() == typ)?;
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        token.verified_with(&opened.get(token.kid())?.key)
     }
 
     /// Takes over what changed: new keys, retired ones, and a key whose time to sign has come.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cortex_core::{Body, Digest, Lease, PolicyName, Principal, Run};
+use cortex_core::{Body, Digest, Holder, Lease, PolicyName, Principal, Run};
 use cortex_identity::Verified;
 use jiff::{SignedDuration, Timestamp};
 use moka::Expiry;
@@ -48,6 +48,15 @@ pub struct LiveLease {
 }
 
 impl LiveLease {
+    /// Whose it is, as far as a freeze or a revocation can tell.
+    pub fn holder(&self) -> Holder<'_> {
+        Holder {
+            principal: self.verified.principal(),
+            claimed_by: self.verified.claimed_by(),
+            policy: &self.policy,
+        }
+    }
+
     /// How long it still lives.
     pub fn remaining(&self, now: Timestamp) -> SignedDuration {
         self.lease.expires_at.duration_since(now)

@@ -3,11 +3,13 @@
 //! Read [`exchange`] first: it holds the path, top to bottom.
 
 pub mod approval;
+pub mod barrier;
 pub mod broker;
 pub mod config;
 mod denial;
 pub mod exchange;
 pub mod http;
+mod introspection;
 pub mod keyring;
 pub mod leases;
 pub mod library;
@@ -16,6 +18,7 @@ mod noise;
 pub mod notify;
 pub mod random;
 mod recall;
+pub mod revoking;
 mod serve;
 pub mod start;
 pub mod store;

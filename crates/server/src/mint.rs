@@ -6,15 +6,17 @@
 use std::sync::Arc;
 
 use cortex_core::record::{GrantUse, Opening, Outcome};
-use cortex_core::{DecisionId, Minted};
+use cortex_core::{DecisionId, IssuanceId, Minted};
 use cortex_providers::{Mint, MintError, Remote};
 use futures_util::future::join_all;
+use jiff::Timestamp;
 
+use crate::barrier::Bar;
 use crate::broker::Broker;
 use crate::denial::{self, Refused};
-use crate::exchange::{Context, Item, Planned};
+use crate::exchange::{Context, Item, Planned, pass};
 use crate::leases::{AskKey, LiveLease, new_handle};
-use crate::store::{Admission, Committed, OpenIntent, RecordError, Ticket};
+use crate::store::{Admission, Admitted, Committed, OpenIntent, RecordError, StoreError, Ticket};
 
 /// What identifies one credential on its way.
 struct Tag {
@@ -23,15 +25,62 @@ struct Tag {
     ask: AskKey,
 }
 
-/// Spends a single-use token where nothing new is minted.
-pub(crate) async fn spend(broker: &Broker, context: &Context) -> Result<(), Refused> {
-    match context.verified.replay() {
-        None => Ok(()),
-        Some(replay) => match broker.recorder.spend(replay).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(denial::of_record(broker, context, error).await),
-        },
+/// How often something is decided anew because a freeze or a revocation came in between.
+const DECIDED_ANEW: usize = 8;
+
+/// Spends a single-use token where nothing new is minted, and `again` is handed out.
+pub(crate) async fn spend(
+    broker: &Broker,
+    context: &Context,
+    again: &[Arc<LiveLease>],
+) -> Result<(), Refused> {
+    let live = issuances(again);
+    for _ in 0..DECIDED_ANEW {
+        let barrier = broker.barriers.asked_now(&broker.pool).await.map_err(|error| barrier_away(&error))?;
+        pass(broker, context, &barrier, &live).await?;
+        let Some(replay) = context.verified.replay() else { return Ok(()) };
+        match broker.recorder.spend(replay, Some(barrier.epoch())).await {
+            Ok(()) => return Ok(()),
+            Err(RecordError::Overtaken) => look_again(broker).await?,
+            Err(error) => return Err(denial::of_record(broker, context, error).await),
+        }
     }
+    Err(denial::of_record(broker, context, RecordError::Overtaken).await)
+}
+
+fn issuances(leases: &[Arc<LiveLease>]) -> Vec<IssuanceId> {
+    leases.iter().map(|lease| lease.lease.issuance_id).collect()
+}
+
+async fn look_again(broker: &Broker) -> Result<(), Refused> {
+    broker.barriers.refresh(&broker.pool).await.map_err(|error| barrier_away(&error))
+}
+
+pub(crate) fn barrier_away(error: &StoreError) -> Refused {
+    tracing::warn!(%error, "refused because the freezes cannot be read");
+    denial::unavailable("the freezes cannot be read at the moment, so nothing is handed out")
+}
+
+/// Commits `admission` under the barrier that it passes.
+async fn admit(
+    broker: &Broker,
+    context: &Context,
+    admission: Admission,
+    again: &[Arc<LiveLease>],
+) -> Result<Admitted, Refused> {
+    let openings = admission.intents.iter().chain(admission.issued.iter().map(|(opening, _)| opening));
+    let mut all = issuances(again);
+    all.extend(openings.map(|opening| opening.issuance_id));
+    for _ in 0..DECIDED_ANEW {
+        let barrier = broker.barriers.known();
+        pass(broker, context, &barrier, &all).await?;
+        match broker.recorder.admit(Admission { epoch: barrier.epoch(), ..admission.clone() }).await {
+            Ok(admitted) => return Ok(admitted),
+            Err(RecordError::Overtaken) => look_again(broker).await?,
+            Err(error) => return Err(denial::of_record(broker, context, error).await),
+        }
+    }
+    Err(denial::of_record(broker, context, RecordError::Overtaken).await)
 }
 
 /// Mints what was planned: one commit for all intents and own signatures, then the clouds side by side.
@@ -40,6 +89,7 @@ pub(crate) async fn issue(
     context: &Context,
     grant: Option<GrantUse>,
     planned: Vec<Planned>,
+    again: &[Arc<LiveLease>],
 ) -> Result<Vec<Item>, Refused> {
     let mut admission = Admission {
         replay: context.verified.replay(),
@@ -67,10 +117,7 @@ pub(crate) async fn issue(
             }
         }
     }
-    let admitted = match broker.recorder.admit(admission).await {
-        Ok(admitted) => admitted,
-        Err(error) => return Err(denial::of_record(broker, context, error).await),
-    };
+    let admitted = admit(broker, context, admission, again).await?;
     for ((tag, minted), committed) in own.into_iter().zip(admitted.committed) {
         items.push(release(broker, context, tag, minted, &committed));
     }
@@ -109,22 +156,66 @@ async fn mint_remote(
     let (ticket, open) = ticket.redeem();
     let result = remote.mint(ticket).await;
     let effect = effect(&result);
-    let outcome = outcome(&result, &open, context.request.gone.is_cancelled());
-    metrics::counter!("cortex_issuances_total", "provider" => tag.provider.clone(), "outcome" => outcome.name())
-        .increment(1);
-    let committed = match broker.recorder.finish(open, outcome).await {
-        Ok(committed) => committed,
+    let (committed, barred) = match settle(broker, context, &tag, &open, &result).await {
+        Ok(settled) => settled,
         Err(error) => {
             // The secret is dropped here, unopened: what cannot be recorded does not leave.
             tracing::error!(%error, provider = tag.provider, "an outcome could not be recorded; withheld");
             return (Item::Refused { provider: tag.provider, refused: withheld(&error) }, effect);
         }
     };
-    let item = match result {
-        Ok(minted) => release(broker, context, tag, minted, &committed),
-        Err(error) => failed(tag, &error),
+    let item = match (result, barred) {
+        (Ok(_), Some(bar)) => {
+            Item::Refused { refused: denial::of_bar(&bar, tag.decision_id), provider: tag.provider }
+        }
+        (Ok(minted), None) => release(broker, context, tag, minted, &committed),
+        (Err(error), _) => failed(tag, &error),
     };
     (item, effect)
+}
+
+/// Writes down how the mint ended, and what bars its release: a freeze or a revocation that came while the cloud was
+/// asked. The commit holds only while nothing new bars it.
+async fn settle(
+    broker: &Broker,
+    context: &Context,
+    tag: &Tag,
+    open: &OpenIntent,
+    result: &Result<Minted<Committed>, MintError>,
+) -> Result<(Committed, Option<Bar>), RecordError> {
+    let gone = context.request.gone.is_cancelled();
+    for _ in 0..DECIDED_ANEW {
+        let barrier = broker.barriers.known();
+        let bar = barrier.bars(&context.holder(), open.issuance_id(), broker.clock.now());
+        let (outcome, epoch) = match (result, &bar) {
+            (Ok(minted), Some(bar)) => (barred(bar, minted.lease.expires_at), None),
+            (Ok(_), None) => (outcome(result, open, gone), Some(barrier.epoch())),
+            (Err(_), _) => (outcome(result, open, gone), None),
+        };
+        let name = outcome.name();
+        match broker.recorder.finish(open, outcome, epoch).await {
+            Ok(committed) => {
+                metrics::counter!("cortex_issuances_total", "provider" => tag.provider.clone(), "outcome" => name)
+                    .increment(1);
+                return Ok((committed, bar));
+            }
+            Err(RecordError::Overtaken) => {
+                let looked = broker.barriers.refresh(&broker.pool).await;
+                looked.map_err(|error| RecordError::Unavailable(error.to_string()))?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(RecordError::Overtaken)
+}
+
+/// The outcome of a mint that is withheld because of `bar`.
+fn barred(bar: &Bar, expires_at: Timestamp) -> Outcome {
+    let (code, message) = match bar {
+        Bar::Frozen(freeze) => ("frozen", format!("the freeze {} came while it was minted", freeze.id)),
+        Bar::Revoked(id) => ("revoked", format!("the revocation {id} came while it was minted")),
+    };
+    Outcome::Failed { code: code.to_owned(), message, withheld_until: Some(expires_at) }
 }
 
 fn withheld(error: &RecordError) -> Refused {
@@ -206,6 +297,7 @@ fn opening(context: &Context, planned: &Planned, grant: Option<GrantUse>) -> Ope
         scope: planned.plan.scope.clone(),
         ttl_seconds: planned.plan.ttl.as_secs(),
         worst_case_expiry: planned.plan.worst_case_expiry,
+        revocation: planned.plan.revocation.clone(),
         reason: context.request.reason.clone(),
         ticket: context.request.ticket.clone(),
     }

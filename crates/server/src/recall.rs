@@ -1,5 +1,5 @@
 //! A lease's handle: fetches the same credential again while it lives, cannot extend it, and stops when the
-//! policy would no longer permit it.
+//! policy would no longer permit it or it is revoked or frozen.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,9 +8,11 @@ use cortex_core::policy::Ask;
 use cortex_core::record::{Denial, What};
 use cortex_core::{Decision, DecisionId};
 
+use crate::barrier::Bar;
 use crate::broker::Broker;
 use crate::denial::{self, Refused};
 use crate::leases::LiveLease;
+use crate::mint::barrier_away;
 
 /// What every holder of a handle is told that fetches nothing.
 const NO_LEASE: &str = "no live lease under this handle here: it expired, or another replica holds it; send a fresh subject token";
@@ -29,6 +31,14 @@ pub(crate) async fn by_handle(
         broker.noise.count("lease", source, now);
         return Err(Refused::Request { description: NO_LEASE.to_owned(), decision_id: None });
     };
+    let barrier = broker.barriers.asked_now(&broker.pool).await.map_err(|error| barrier_away(&error))?;
+    if let Some(bar) = barrier.bars(&lease.holder(), lease.lease.issuance_id, now) {
+        let code = match bar {
+            Bar::Frozen(_) => "freeze",
+            Bar::Revoked(_) => "revoked",
+        };
+        return Err(deny(broker, &lease, code, source, request_id, |id| denial::of_bar(&bar, id)).await);
+    }
     let catalogue = broker.library.catalogue();
     let current = catalogue.policy(&lease.policy).and_then(|shelved| shelved.policy());
     let permitted = current.zip(catalogue.guardrails()).is_some_and(|(policy, guardrails)| {
@@ -44,14 +54,28 @@ pub(crate) async fn by_handle(
         };
         matches!(policy.decide(guardrails, &ask), Decision::Permit { .. })
     });
-    if permitted { Ok(lease) } else { Err(deny(broker, &lease, source, request_id).await) }
+    if permitted {
+        return Ok(lease);
+    }
+    let refused = |decision_id| Refused::Target {
+        description: "the policy no longer permits this lease".to_owned(),
+        decision_id,
+    };
+    Err(deny(broker, &lease, "lease_no_longer_permitted", source, request_id, refused).await)
 }
 
-async fn deny(broker: &Broker, lease: &LiveLease, source: Option<IpAddr>, request_id: &str) -> Refused {
+async fn deny(
+    broker: &Broker,
+    lease: &LiveLease,
+    code: &str,
+    source: Option<IpAddr>,
+    request_id: &str,
+    refused: impl FnOnce(DecisionId) -> Refused,
+) -> Refused {
     let decision_id = DecisionId::new(broker.clock.now(), broker.random.id_bits());
     let denied = Denial {
         decision_id,
-        code: "lease_no_longer_permitted".to_owned(),
+        code: code.to_owned(),
         reasons: Vec::new(),
         subject: lease.verified.principal().subject(),
         principal: Some(lease.verified.principal().clone()),
@@ -64,9 +88,7 @@ async fn deny(broker: &Broker, lease: &LiveLease, source: Option<IpAddr>, reques
         claimed_by: None,
     };
     match broker.recorder.note(What::Denial(Box::new(denied))).await {
-        Ok(()) => {
-            Refused::Target { description: "the policy no longer permits this lease".to_owned(), decision_id }
-        }
+        Ok(()) => refused(decision_id),
         Err(_) => denial::unavailable("the record cannot be written at the moment"),
     }
 }

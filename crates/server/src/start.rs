@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::approval::ApproverRules;
+use crate::barrier::Barriers;
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::http::{self, App, Shared};
@@ -122,6 +123,9 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
     Ok(Broker {
         identity,
         library: Library::open(&pool).await?,
+        barriers: Barriers::open(&pool, Arc::clone(&clock)).await?,
+        revokers: cortex_providers::revokers(&config.providers, keyring.issuer()),
+        revocation: config.revocation.clone(),
         recorder: Recorder::start(pool.clone(), stamp, options),
         leases: Leases::new(&config.leases),
         providers: cortex_providers::registry(&config.providers, keyring.issuer()),

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
 use crate::http;
+use crate::revoking;
 use crate::store::{CHANGES, RecordError, StoreError, grants, issuances, notifications};
 
 /// How often overdue intents are looked for, in seconds: with the intents' own deadline, under a minute.
@@ -35,13 +36,16 @@ pub fn start(broker: &Arc<Broker>, poll: Duration, tasks: &TaskTracker, stop: &C
     run(|broker, poll| Box::pin(watch_changes(broker, poll)), poll);
     run(|broker, every| Box::pin(sweep_forever(broker, every)), SWEEP);
     run(|broker, every| Box::pin(flush_forever(broker, every)), FLUSH);
+    for _ in 0..broker.revocation.workers {
+        run(|broker, every| Box::pin(revoking::work_forever(broker, every)), revoking::IDLE);
+    }
     run(|broker, _| Box::pin(async move { broker.identity.refresh_loop().await }), poll);
     run(|broker, poll| Box::pin(async move { broker.notifier.deliver_forever(&broker, poll).await }), poll);
 }
 
 type BoxedLoop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Listens for changes of policies and keys, and looks for them every `poll` should a notification be lost.
+/// Listens for changes of policies, keys, freezes and revocations, and looks for them every `poll` should a notification be lost.
 async fn watch_changes(broker: Arc<Broker>, poll: Duration) {
     let mut listener = None;
     loop {
@@ -68,6 +72,9 @@ async fn listen(broker: &Broker) -> Option<PgListener> {
 }
 
 async fn take_over(broker: &Broker) {
+    if let Err(error) = broker.barriers.refresh(&broker.pool).await {
+        tracing::warn!(%error, "freezes could not be refreshed; the last known ones hold");
+    }
     if let Err(error) = broker.library.refresh(&broker.pool).await {
         tracing::warn!(%error, "policies could not be refreshed; the last known ones are in force");
     }
@@ -112,6 +119,9 @@ async fn flush_forever(broker: Arc<Broker>, every: Duration) {
     loop {
         ticks.tick().await;
         flush(&broker).await;
+        if let Err(error) = revoking::measure(&broker).await {
+            tracing::warn!(%error, "what revocations are owed could not be counted");
+        }
         // Measurements pile up until somebody reads them, and perhaps nobody does.
         if let Some(measurements) = http::recorder() {
             measurements.run_upkeep();

@@ -81,6 +81,11 @@ impl RoleArn {
         &self.account
     }
 
+    /// The role's name, without its path: what IAM calls it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The ARN of a session of this role; a role's path is no part of it.
     pub(crate) fn session_arn(&self, session_name: &str) -> String {
         let Self { partition, account, name, .. } = self;

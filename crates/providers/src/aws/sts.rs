@@ -68,7 +68,7 @@ impl Sts {
     }
 
     /// Cortex's own credentials, from AWS's default chain, looked for once.
-    async fn ambient(&self) -> Result<SharedCredentialsProvider, MintError> {
+    pub(super) async fn ambient(&self) -> Result<SharedCredentialsProvider, MintError> {
         let load = || async {
             let sdk = aws_config::defaults(BehaviorVersion::latest()).load().await;
             sdk.credentials_provider().ok_or_else(|| MintError::Unavailable {
@@ -79,7 +79,7 @@ impl Sts {
         self.ambient.get_or_try_init(load).await.cloned()
     }
 
-    fn client(&self, region: &str, credentials: Option<SharedCredentialsProvider>) -> Client {
+    pub(super) fn client(&self, region: &str, credentials: Option<SharedCredentialsProvider>) -> Client {
         let key = (region.to_owned(), credentials.is_some());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.entry(key).or_insert_with(|| self.new_client(region, credentials)).clone()

@@ -233,20 +233,25 @@ impl<K> RemoteMint<K> for Exchange {
 }
 
 impl Request {
-    fn seal<K>(&self, token: Token) -> Minted<K> {
-        let revocation = match self.service_account {
+    /// How the token can be ended before it expires.
+    pub(super) fn revocation(&self) -> Revocation {
+        match self.service_account {
             // Denying the federated subject does not reach a token that acts as the service account.
             Some(_) => Revocation::ExpiryOnly,
-            None => {
-                Revocation::GoogleDeny { principal: self.provider.principal(&self.issuance_id.to_string()) }
-            }
-        };
+            None => Revocation::GoogleDeny {
+                principal: self.provider.principal(&self.issuance_id.to_string()),
+                project: self.project.clone(),
+            },
+        }
+    }
+
+    fn seal<K>(&self, token: Token) -> Minted<K> {
         let lease = Lease {
             issuance_id: self.issuance_id,
             expires_at: token.expires_at,
             credential_id: Digest::of(token.text.as_bytes()).to_string(),
             provider_request_id: None,
-            revocation,
+            revocation: self.revocation(),
             facts: BTreeMap::from([(
                 "subject".to_owned(),
                 json!(self.provider.principal(&self.issuance_id.to_string())),

@@ -103,7 +103,10 @@ async fn a_federated_token_has_the_lease_as_its_subject_and_ends_with_cortexs() 
     let principal = format!(
         "principal://iam.googleapis.com/projects/42/locations/global/workloadIdentityPools/cortex/subject/{id}"
     );
-    assert_eq!(minted.lease.revocation, Revocation::GoogleDeny { principal });
+    assert_eq!(
+        minted.lease.revocation,
+        Revocation::GoogleDeny { principal, project: "acme-finance".to_owned() }
+    );
     assert_eq!(minted.lease.credential_id, Digest::of(b"canary.federated").to_string());
     assert!((minted.lease.expires_at.duration_since(now()) - SignedDuration::from_mins(30)).as_secs() < 10);
     assert_eq!(minted.details["project"], "acme-finance");

@@ -150,7 +150,8 @@ impl Service for Aws {
     fn operation(&self, call: &Call) -> Operation {
         if call.path == "/" && call.method == Method::POST {
             let name = Params::read(&call.body).get("Action").unwrap_or_default().to_owned();
-            let mints = name.starts_with("AssumeRole");
+            let mints =
+                name.starts_with("AssumeRole") || matches!(&*name, "PutRolePolicy" | "DeleteRolePolicy");
             return Operation { name, mints };
         }
         Operation { name: s3::operation_name(call).to_owned(), mints: false }

@@ -296,7 +296,7 @@ pub(super) async fn withdraw(
 /// A run's token is good for one thing.
 async fn spend(app: &App, bearer: &Bearer) -> Result<(), Problem> {
     let Some(replay) = bearer.verified.replay() else { return Ok(()) };
-    match app.broker.recorder.spend(replay).await {
+    match app.broker.recorder.spend(replay, None).await {
         Ok(()) => Ok(()),
         Err(RecordError::Replayed) => {
             Err(Problem::new(StatusCode::UNAUTHORIZED, "the token was used before; send a fresh one"))

@@ -14,6 +14,7 @@ use super::auth::{Caller, Role};
 use super::error::Problem;
 use super::grants::page_size;
 use crate::store::issuances::{self, Filter, Issuance};
+use crate::store::revocations::{self, Hit};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -135,6 +136,9 @@ fn row(text: &str) -> Result<Uuid, Problem> {
 pub(super) struct Entries {
     /// The entries themselves, oldest first.
     entries: Vec<Value>,
+    /// How far its revocation has come, if it is revoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocation: Option<Hit>,
 }
 
 /// One issuance whole, by its id; or one denial, by its decision id.
@@ -153,9 +157,11 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<Entries>, Problem> {
     caller.need(&[Role::Auditor, Role::Admin])?;
-    let entries = issuances::one(&app.broker.pool, row(&id)?).await?;
+    let id = row(&id)?;
+    let entries = issuances::one(&app.broker.pool, id).await?;
     if entries.is_empty() {
         return Err(Problem::not_found("nothing is on record under this id"));
     }
-    Ok(Json(Entries { entries }))
+    let revocation = revocations::of_issuance(&app.broker.pool, id).await?;
+    Ok(Json(Entries { entries, revocation }))
 }

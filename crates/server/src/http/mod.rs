@@ -6,16 +6,19 @@ mod body;
 mod credentials;
 mod docs;
 mod error;
+mod freezes;
 #[doc(hidden)]
 pub mod fuzzing;
 mod grant_status;
 mod grants;
 mod guardrails;
+mod introspect;
 mod issuances;
 mod notifications;
 mod operations;
 mod policies;
 mod preapprovals;
+mod revocations;
 mod token;
 mod well_known;
 
@@ -142,6 +145,9 @@ struct RequestId(String);
         (name = "runs", description = "What tasks and their client libraries call."),
         (name = "policies", description = "What admins write, and who may read."),
         (name = "grants", description = "Approvals by people."),
+        (name = "freezes", description = "The kill switch."),
+        (name = "revocations", description = "Ending credentials before they expire."),
+        (name = "introspection", description = "What APIs ask about the tokens that they are shown."),
         (name = "record", description = "What auditors ask."),
         (name = "issuer", description = "Cortex as an OIDC issuer, for the clouds."),
         (name = "operations", description = "What operators watch.")
@@ -177,6 +183,11 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(notifications::list))
         .routes(routes!(notifications::retry))
         .routes(routes!(grant_status::status))
+        .routes(routes!(freezes::list, freezes::set))
+        .routes(routes!(freezes::show, freezes::lift))
+        .routes(routes!(revocations::list, revocations::request))
+        .routes(routes!(revocations::show))
+        .routes(routes!(introspect::introspect))
         .routes(routes!(issuances::list))
         .routes(routes!(issuances::show))
         .routes(routes!(well_known::openid_configuration))

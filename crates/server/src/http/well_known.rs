@@ -14,6 +14,8 @@ fn metadata(url: &str) -> Value {
         "jwks_uri": format!("{url}/jwks"),
         "token_endpoint": format!("{url}/v1/token"),
         "token_endpoint_auth_methods_supported": ["none"],
+        "introspection_endpoint": format!("{url}/v1/introspect"),
+        "introspection_endpoint_auth_methods_supported": ["bearer"],
         "grant_types_supported": ["urn:ietf:params:oauth:grant-type:token-exchange"],
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],

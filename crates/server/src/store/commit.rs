@@ -24,6 +24,8 @@ pub(super) struct Job {
     pub(super) grant: Option<(Uuid, i64)>,
     /// Issuance, deadline and worst-case expiry of each intent, the times in microseconds.
     pub(super) opens: Vec<(Uuid, i64, i64)>,
+    /// Of what is released after its commit: the epoch in which that was decided.
+    pub(super) epoch: Option<i64>,
 }
 
 pub(super) type Verdict = Result<(), RecordError>;
@@ -51,14 +53,19 @@ const COMMIT: &str = concat!(
                     WHERE NOT EXISTS (SELECT FROM uncounted WHERE id = grant_id AND expires_at > at)
                       AND NOT EXISTS (SELECT FROM counted
                                       WHERE id = grant_id AND expires_at > at AND place <= uses_left)),
+       -- The same until the commit, so that no freeze and no revocation slips between. This lock comes first.
+       epoch AS MATERIALIZED (SELECT epoch_of_release() AS epoch),
+       overtaken AS (SELECT job FROM unnest($33::int8[], $34::int8[]) AS t (job, decided_in), epoch
+                     WHERE decided_in <> epoch),
+       barred AS (SELECT job FROM overtaken UNION ALL SELECT job FROM inactive),
        -- Every replica takes the tokens in one order, so that two commits cannot wait for each other.
        spent AS (INSERT INTO spent_token (issuer, jti_hash, expires_at)
                  SELECT issuer, jti_hash, timestamptz 'epoch' + expires_at * interval '1 microsecond'
-                 FROM spend WHERE job NOT IN (SELECT job FROM inactive) ORDER BY issuer, jti_hash
+                 FROM spend WHERE job NOT IN (SELECT job FROM barred) ORDER BY issuer, jti_hash
                  ON CONFLICT DO NOTHING RETURNING issuer, jti_hash),
        replayed AS (SELECT job FROM spend LEFT JOIN spent USING (issuer, jti_hash)
-                    WHERE spent.issuer IS NULL AND job NOT IN (SELECT job FROM inactive)),
-       refused AS (SELECT job FROM inactive UNION ALL SELECT job FROM replayed),
+                    WHERE spent.issuer IS NULL AND job NOT IN (SELECT job FROM barred)),
+       refused AS (SELECT job FROM barred UNION ALL SELECT job FROM replayed),
        -- Counted with what they let through: a commit that is lost counts nothing, one whose answer is lost once.
        used AS (UPDATE grant_request g
                 SET uses = g.uses + t.count,
@@ -79,6 +86,7 @@ const COMMIT: &str = concat!(
        unspent AS (DELETE FROM spent_token WHERE (issuer, jti_hash) IN
                        (SELECT issuer, jti_hash FROM unnest($30::text[], $31::bytea[]) AS t (issuer, jti_hash)))
      SELECT 'inactive', job, NULL::uuid FROM inactive
+     UNION ALL SELECT 'overtaken', job, NULL FROM overtaken
      UNION ALL SELECT 'replayed', job, NULL FROM replayed
      UNION ALL SELECT 'passed over', job, id FROM rows
                WHERE job NOT IN (SELECT job FROM refused) AND id NOT IN (SELECT id FROM written)"
@@ -98,6 +106,7 @@ pub(super) async fn commit(pool: &PgPool, batch: &[Job]) -> Result<Vec<Verdict>,
         let Some(verdict) = usize::try_from(job).ok().and_then(|job| verdicts.get_mut(job)) else { continue };
         match (what.as_str(), row) {
             ("inactive", _) => *verdict = Err(RecordError::GrantGone),
+            ("overtaken", _) => *verdict = Err(RecordError::Overtaken),
             ("replayed", _) => *verdict = Err(RecordError::Replayed),
             (_, row) => passed_over.extend(row),
         }
@@ -118,6 +127,7 @@ async fn execute(connection: &mut PgConnection, jobs: &[(i64, &Job)]) -> Result<
     let spends: Vec<_> = jobs.iter().filter_map(|(n, job)| Some((*n, job.spend.as_ref()?))).collect();
     let grants: Vec<_> = jobs.iter().filter_map(|(n, job)| Some((*n, job.grant?))).collect();
     let opens: Vec<_> = jobs.iter().flat_map(|(n, job)| job.opens.iter().map(|open| (*n, open))).collect();
+    let epochs: Vec<_> = jobs.iter().filter_map(|(n, job)| Some((*n, job.epoch?))).collect();
     let unspends: Vec<_> = jobs.iter().filter_map(|(_, job)| job.unspend.as_ref()).collect();
     row::bind(sqlx::query_as(COMMIT), &rows)
         .bind(spends.iter().map(|(n, _)| *n).collect::<Vec<_>>())
@@ -133,6 +143,8 @@ async fn execute(connection: &mut PgConnection, jobs: &[(i64, &Job)]) -> Result<
         .bind(unspends.iter().map(|replay| replay.issuer.as_str()).collect::<Vec<_>>())
         .bind(unspends.iter().map(|replay| replay.jti_hash.as_bytes().as_slice()).collect::<Vec<_>>())
         .bind(grants.iter().map(|(_, (_, at))| *at).collect::<Vec<_>>())
+        .bind(epochs.iter().map(|(n, _)| *n).collect::<Vec<_>>())
+        .bind(epochs.iter().map(|(_, epoch)| *epoch).collect::<Vec<_>>())
         .fetch_all(connection)
         .await
 }
@@ -174,20 +186,26 @@ async fn present(connection: &mut PgConnection, ids: &[Uuid]) -> Result<HashSet<
     Ok(ids.into_iter().collect())
 }
 
-/// A commit whose answer was lost may have happened: look the rows up instead of writing them twice.
+/// A commit whose answer was lost may have happened: look the rows up instead of writing them twice. By now a freeze or
+/// a revocation may have come, so what is released after its commit is not, unless the epoch is still its own.
 pub(super) async fn settle(pool: &PgPool, batch: &[Job], why: &str, patience: Duration) -> Vec<Verdict> {
     tracing::warn!(jobs = batch.len(), error = why, "a commit of the record failed or is uncertain");
     metrics::counter!("cortex_record_commit_failures_total").increment(1);
     let ids: Vec<Uuid> = batch.iter().filter_map(|job| job.rows.first()).map(|row| row.id).collect();
     let look_up = async {
         let mut connection = pool.acquire().await?;
-        present(&mut connection, &ids).await
+        let epoch: i64 =
+            sqlx::query_scalar("SELECT epoch FROM release_epoch").fetch_one(&mut *connection).await?;
+        Ok::<_, sqlx::Error>((present(&mut connection, &ids).await?, epoch))
     };
-    let present = match tokio::time::timeout(patience, look_up).await {
-        Ok(Ok(present)) => present,
-        Ok(Err(_)) | Err(_) => HashSet::new(),
+    let (present, epoch) = match tokio::time::timeout(patience, look_up).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(_)) | Err(_) => (HashSet::new(), 0),
     };
-    let there = |job: &Job| job.rows.first().is_some_and(|row| present.contains(&row.id));
+    let there = |job: &Job| {
+        job.rows.first().is_some_and(|row| present.contains(&row.id))
+            && job.epoch.is_none_or(|of| of == epoch)
+    };
     let gone = || Err(RecordError::Unavailable(why.to_owned()));
     batch.iter().map(|job| if there(job) { Ok(()) } else { gone() }).collect()
 }

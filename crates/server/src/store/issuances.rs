@@ -189,6 +189,15 @@ pub async fn one(pool: &PgPool, id: Uuid) -> Result<Vec<Value>, StoreError> {
         .collect()
 }
 
+/// The record of a credential that Cortex signed itself, and the epoch now; none where there is no such issuance.
+pub async fn signed(pool: &PgPool, id: IssuanceId) -> Result<Option<(Vec<u8>, i64)>, StoreError> {
+    let found = sqlx::query_as(
+        "SELECT r.leaf, e.epoch FROM record r CROSS JOIN release_epoch e
+         WHERE r.issuance_id = $1 AND r.kind = 'issuance.issued'",
+    );
+    Ok(found.bind(id.uuid()).fetch_optional(pool).await?)
+}
+
 /// Intents that their replica has given up, and when what they may have minted ends at the latest.
 pub async fn overdue(
     executor: impl PgExecutor<'_>,

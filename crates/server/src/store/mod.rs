@@ -1,13 +1,16 @@
 //! All SQL. Free functions over a connection where one statement does, and [`Recorder`] where writes of many
 //! requests share a commit.
 
+pub mod barrier;
 mod commit;
 pub mod documents;
+pub mod freezes;
 pub mod grants;
 pub mod issuances;
 pub mod keys;
 pub mod notifications;
 mod recorder;
+pub mod revocations;
 mod row;
 
 use std::str::FromStr as _;
@@ -37,7 +40,7 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may have been idle without being asked whether it is alive.
 const IDLE_UNCHECKED: Duration = Duration::from_secs(1);
 
-/// The channel on which a change of policies or keys is announced.
+/// The channel on which a change of policies, keys, freezes or revocations is announced.
 pub const CHANGES: &str = "cortex_changes";
 
 /// Why the database cannot be used; each text says what to do.

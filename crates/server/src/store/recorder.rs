@@ -46,6 +46,11 @@ pub struct OpenIntent {
 }
 
 impl OpenIntent {
+    /// The issuance that it opened.
+    pub fn issuance_id(&self) -> IssuanceId {
+        self.issuance_id
+    }
+
     /// When a credential of this intent ends at the latest.
     pub fn worst_case_expiry(&self) -> Timestamp {
         self.worst_case_expiry
@@ -78,6 +83,9 @@ pub enum RecordError {
     /// The grant is no longer active.
     #[error("the grant is no longer active")]
     GrantGone,
+    /// A freeze or a revocation was set since it was decided: it has to be decided again.
+    #[error("a freeze or a revocation came in between")]
+    Overtaken,
     /// The supervisor was quicker: the issuance has ended otherwise.
     #[error("the issuance was ended by the supervisor")]
     Superseded,
@@ -90,8 +98,10 @@ pub enum RecordError {
 }
 
 /// What one request wants on record before anything is minted or released: all of it, or nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Admission {
+    /// The epoch in which it was decided.
+    pub epoch: i64,
     /// Intents for clouds.
     pub intents: Vec<Opening>,
     /// Credentials that Cortex signed itself.
@@ -145,12 +155,17 @@ impl Recorder {
         &self.stamp
     }
 
+    /// How long after its intent a mint is given up.
+    pub fn intent_deadline(&self) -> SignedDuration {
+        self.intent_deadline
+    }
+
     /// Commits a request's intents and own credentials, its token and its grant, all or nothing.
     pub async fn admit(&self, admission: Admission) -> Result<Admitted, RecordError> {
         let now = self.stamp.clock.now();
         let deadline = now.saturating_add(self.intent_deadline);
         let deadline = micros(deadline.unwrap_or(Timestamp::MAX));
-        let Admission { intents, issued, replay, grant } = admission;
+        let Admission { epoch, intents, issued, replay, grant } = admission;
         let mut rows = Vec::with_capacity(intents.len() + issued.len());
         let mut opens = Vec::with_capacity(intents.len());
         let mut tickets = Vec::with_capacity(intents.len());
@@ -166,18 +181,24 @@ impl Recorder {
             rows.push(self.stamp.row(What::Issued { opening: Box::new(opening), lease })?);
         }
         let grant = grant.map(|grant| (grant.uuid(), micros(now)));
-        self.submit(Job { rows, spend: replay, grant, opens, ..Job::default() }).await?;
+        self.submit(Job { rows, spend: replay, grant, opens, epoch: Some(epoch), ..Job::default() }).await?;
         Ok(Admitted { tickets, committed })
     }
 
-    /// Writes how an intent ended, patiently: the same row again until it is there.
-    pub async fn finish(&self, open: OpenIntent, outcome: Outcome) -> Result<Committed, RecordError> {
+    /// Writes how an intent ended, patiently: the same row again until it is there. `epoch` is the one in which it was
+    /// decided that what was minted may leave; none where nothing leaves.
+    pub async fn finish(
+        &self,
+        open: &OpenIntent,
+        outcome: Outcome,
+        epoch: Option<i64>,
+    ) -> Result<Committed, RecordError> {
         let issuance_id = open.issuance_id;
         let row = self.stamp.row(What::Outcome { issuance_id, outcome })?;
         let attempts = async {
             let mut pause = Duration::from_millis(50);
             loop {
-                let job = Job { rows: vec![row.clone()], ..Job::default() };
+                let job = Job { rows: vec![row.clone()], epoch, ..Job::default() };
                 match self.submit(job).await {
                     Err(RecordError::Unavailable(_)) => tokio::time::sleep(pause).await,
                     other => return other,
@@ -200,7 +221,7 @@ impl Recorder {
     ) -> Result<(), RecordError> {
         let message = "the replica that minted it did not say how it ended".to_owned();
         let outcome = Outcome::Indeterminate { message, worst_case_expiry };
-        self.finish(OpenIntent { issuance_id, worst_case_expiry }, outcome).await.map(drop)
+        self.finish(&OpenIntent { issuance_id, worst_case_expiry }, outcome, None).await.map(drop)
     }
 
     /// Writes something down that is neither intent nor outcome.
@@ -209,9 +230,10 @@ impl Recorder {
         self.submit(Job { rows, ..Job::default() }).await
     }
 
-    /// Spends a token for an answer that needs no new record: a live lease, handed out again.
-    pub async fn spend(&self, replay: Replay) -> Result<(), RecordError> {
-        self.submit(Job { spend: Some(replay), ..Job::default() }).await
+    /// Spends a token for an answer that needs no new record. Where that is a live lease, handed out again, `epoch` is
+    /// the one in which it was decided that it may be.
+    pub async fn spend(&self, replay: Replay, epoch: Option<i64>) -> Result<(), RecordError> {
+        self.submit(Job { spend: Some(replay), epoch, ..Job::default() }).await
     }
 
     /// Gives a token back that nothing was minted with.

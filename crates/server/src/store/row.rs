@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use cortex_core::record::{Denial, Entry, GrantEnd, LeafError, Opening, Outcome, What};
-use cortex_core::{Clock, Principal, RecordId};
+use cortex_core::revocation::Selector;
+use cortex_core::{Clock, Principal, RecordId, Scope};
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
 use sqlx::{PgConnection, Postgres};
@@ -136,6 +137,10 @@ impl Row {
             | What::GrantVoided(end)
             | What::PreapprovalEnded(end) => self.grant_end(end),
             What::NotificationDead { event, .. } => self.reason = Some(event.clone()),
+            What::FreezeSet(freeze) => self.stopped(&freeze.by, &freeze.scope),
+            What::FreezeLifted { freeze_id: _, scope, by } => self.stopped(by, scope),
+            What::RevocationRequested { selector, by, .. } => self.revoked(by, selector),
+            What::RevocationSettled(settled) => self.provider = Some(settled.provider.clone()),
             What::KeyCreated(change) | What::KeyRotated(change) | What::KeyRetired(change) => {
                 self.principal = Some(change.by.clone());
             }
@@ -188,6 +193,34 @@ impl Row {
     fn who(&mut self, principal: &Principal) {
         self.principal = Some(principal.subject());
         self.run(principal);
+    }
+
+    fn revoked(&mut self, by: &str, selector: &Selector) {
+        match selector {
+            Selector::Issuance { issuance_id } => {
+                self.principal = Some(by.to_owned());
+                self.issuance_id = Some(issuance_id.uuid());
+            }
+            Selector::Within { scope, .. } => self.stopped(by, scope),
+        }
+    }
+
+    fn stopped(&mut self, by: &str, scope: &Scope) {
+        self.principal = Some(by.to_owned());
+        match scope {
+            Scope::Everything {} | Scope::Principal { .. } => {}
+            Scope::Issuer { issuer } => self.issuer = Some(issuer.to_string()),
+            Scope::Policy { policy } => self.policy = Some(policy.to_string()),
+            Scope::Dag { issuer, dag_id } => {
+                self.issuer = issuer.as_ref().map(ToString::to_string);
+                self.dag_id = Some(dag_id.to_string());
+            }
+            Scope::Run { issuer, dag_id, run_id } => {
+                self.issuer = issuer.as_ref().map(ToString::to_string);
+                self.dag_id = Some(dag_id.to_string());
+                self.run_id = Some(run_id.to_string());
+            }
+        }
     }
 
     fn run(&mut self, principal: &Principal) {
