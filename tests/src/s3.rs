@@ -6,22 +6,23 @@ use aws_sigv4::http_request::{
     UriPathNormalizationMode, sign,
 };
 use aws_sigv4::sign::v4;
-use cortex_core::Clock;
-use reqwest::StatusCode;
+use cortex_sandbox::Sandbox;
+use jiff::Timestamp;
+use reqwest::{Client, StatusCode};
 use serde_json::Value;
 
-use crate::world::TestWorld;
-
 /// Writes an object where a run of `first-steps` may, with the keys in `entry`, the run's answer for `aws`.
-pub async fn put<C: Clock + Clone>(
-    world: &TestWorld<C>,
+pub async fn put(
+    http: &Client,
+    sandbox: &Sandbox,
+    now: Timestamp,
     run_id: &str,
     entry: &Value,
 ) -> (StatusCode, String) {
     let text = |name: &str| entry["credential"][name].as_str().expect(name).to_owned();
     let (id, secret) = (text("access_key_id"), text("secret_access_key"));
     let keys = Credentials::new(id, secret, Some(text("session_token")), None, "test");
-    let url = format!("{}/finance-mart/hello_cortex/{run_id}/rows.csv", world.world.sandbox.aws_url());
+    let url = format!("{}/finance-mart/hello_cortex/{run_id}/rows.csv", sandbox.aws_url());
     let mut settings = SigningSettings::default();
     settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
     settings.percent_encoding_mode = PercentEncodingMode::Single;
@@ -31,7 +32,7 @@ pub async fn put<C: Clock + Clone>(
         .identity(&identity)
         .region("us-east-1")
         .name("s3")
-        .time(world.now().into())
+        .time(now.into())
         .settings(settings)
         .build()
         .expect("parameters")
@@ -39,7 +40,7 @@ pub async fn put<C: Clock + Clone>(
     let signable = SignableRequest::new("PUT", &url, std::iter::empty(), SignableBody::Bytes(b"rows"))
         .expect("a request");
     let (instructions, _) = sign(signable, &params).expect("a signature").into_parts();
-    let mut request = world.http.put(&url).body("rows");
+    let mut request = http.put(&url).body("rows");
     for (name, value) in instructions.headers() {
         request = request.header(name, value);
     }

@@ -154,6 +154,8 @@ pub fn configure(sandbox: &Sandbox, database_url: &str, folder: &Path) -> Result
     providers.bigquery.provider =
         Some("projects/1234567890/locations/global/workloadIdentityPools/cortex/providers/cortex".to_owned());
     providers.bigquery.token_endpoint = Some(format!("{}/v1/token", sandbox.google_url()));
+    providers.bigquery.revocation.enabled = true;
+    providers.bigquery.revocation.endpoint = Some(sandbox.google_url().to_owned());
     providers.bigquery.iam_credentials_endpoint = Some(sandbox.google_url().to_owned());
     Ok(config)
 }

@@ -7,6 +7,7 @@
 mod call;
 mod errors;
 mod federation;
+mod revoker;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,8 @@ use jiff::SignedDuration;
 use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+pub(crate) use revoker::revoker;
 
 use crate::calls::Planned;
 use crate::config::BigQueryConfig;

@@ -1,6 +1,8 @@
 //! What an operator configures for each provider. Everything has a default; [`ProvidersConfig::validate`] finds
 //! what would only fail later.
 
+mod revocation;
+
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
@@ -8,6 +10,8 @@ use jiff::fmt::serde::duration::friendly::compact::required as friendly;
 use reqwest::Url;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use revocation::{AwsRevocationConfig, AwsRevocationMethod, BigQueryRevocationConfig};
 
 /// The providers' section of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -55,9 +59,10 @@ impl Default for CallLimits {
 }
 
 impl CallLimits {
-    /// The deadline of a revocation's calls together: signing in, reading, writing and looking whether it is done.
+    /// The deadline of a revocation's calls together: signing in, reading, writing and looking whether it is done. Not
+    /// more than 45 seconds, however patient mints are: another worker waits to take over.
     pub(crate) fn revocation(&self) -> SignedDuration {
-        self.timeout.saturating_mul(3)
+        self.timeout.saturating_mul(3).min(SignedDuration::from_secs(45))
     }
 }
 
@@ -89,46 +94,6 @@ pub struct AwsConfig {
     pub revocation: AwsRevocationConfig,
     /// Deadlines and retries of calls to STS.
     pub calls: CallLimits,
-}
-
-/// How AWS sessions are ended before they expire: by an inline policy on their role.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct AwsRevocationConfig {
-    /// Who Cortex is to IAM: `off`, `web-identity` or `ambient`. Default: `off`, and only their expiry ends sessions.
-    pub method: AwsRevocationMethod,
-    /// For `web-identity`: the role that Cortex assumes in the account of the role that it changes, by its name. It
-    /// trusts the `sub` `cortex:revoker`, and may get, put and delete inline policies of roles.
-    /// Default: `cortex-revoker`.
-    pub role: String,
-    /// The name of the inline policy, of which Cortex is the only writer. Default: `cortex-revocations`.
-    pub policy_name: String,
-    /// The IAM endpoint. Default: that of the role's partition.
-    pub endpoint: Option<String>,
-}
-
-impl Default for AwsRevocationConfig {
-    fn default() -> Self {
-        Self {
-            method: AwsRevocationMethod::Off,
-            role: "cortex-revoker".into(),
-            policy_name: "cortex-revocations".into(),
-            endpoint: None,
-        }
-    }
-}
-
-/// Who Cortex is to IAM.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum AwsRevocationMethod {
-    /// Nobody: sessions are not ended before they expire.
-    #[default]
-    Off,
-    /// A role in each account, which Cortex assumes with a token that it signs.
-    WebIdentity,
-    /// Whoever the credentials are that Cortex itself runs with.
-    Ambient,
 }
 
 impl Default for AwsConfig {
@@ -174,6 +139,8 @@ pub struct BigQueryConfig {
     #[serde(serialize_with = "friendly")]
     #[schemars(with = "String")]
     pub max_service_account_lifetime: SignedDuration,
+    /// How federated tokens are ended before they expire.
+    pub revocation: BigQueryRevocationConfig,
     /// Deadlines and retries of calls to Google. One mint through a service account makes two calls; each has
     /// these limits to itself.
     pub calls: CallLimits,
@@ -187,6 +154,7 @@ impl Default for BigQueryConfig {
             token_endpoint: None,
             iam_credentials_endpoint: None,
             max_service_account_lifetime: SignedDuration::from_hours(1),
+            revocation: BigQueryRevocationConfig::default(),
             calls: CallLimits::default(),
         }
     }
@@ -197,6 +165,13 @@ impl BigQueryConfig {
     pub(crate) fn token_url(&self) -> String {
         let default = || format!("https://sts.{}/v1/token", self.universe_domain);
         self.token_endpoint.clone().unwrap_or_else(default)
+    }
+
+    /// The IAM API, without a slash at its end.
+    pub(crate) fn iam_url(&self) -> String {
+        let default = || format!("https://iam.{}", self.universe_domain);
+        let url = self.revocation.endpoint.clone().unwrap_or_else(default);
+        url.trim_end_matches('/').to_owned()
     }
 
     /// The IAM Service Account Credentials API, without a slash at its end.
@@ -373,19 +348,6 @@ impl AwsConfig {
     }
 }
 
-impl AwsRevocationConfig {
-    fn validate(&self, faults: &mut Faults) {
-        let named = |name: &str, most: usize| {
-            (1..=most).contains(&name.len())
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-/".contains(&b))
-        };
-        faults.unless(named(&self.role, 512), "aws.revocation.role", "is not a role's name");
-        let policy = named(&self.policy_name, 128) && !self.policy_name.contains('/');
-        faults.unless(policy, "aws.revocation.policy_name", "is not a policy's name");
-        faults.endpoint("aws.revocation.endpoint", self.endpoint.as_ref());
-    }
-}
-
 impl BigQueryConfig {
     fn validate(&self, faults: &mut Faults) {
         let provider =
@@ -401,6 +363,7 @@ impl BigQueryConfig {
         let (least, most) = (SignedDuration::from_mins(1), SignedDuration::from_hours(12));
         let lifetime = self.max_service_account_lifetime;
         faults.between("bigquery.max_service_account_lifetime", lifetime, least, most);
+        self.revocation.validate(self.provider.is_some(), faults);
         faults.calls("bigquery", &self.calls);
     }
 }

@@ -13,7 +13,7 @@ use cortex_core::jwt::TokenIssuer;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::{ProvidersConfig, aws};
+use crate::{ProvidersConfig, aws, bigquery};
 
 /// One way of ending a credential, as documentation and answers tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +163,9 @@ pub fn revokers(config: &ProvidersConfig, issuer: &Arc<TokenIssuer>) -> Revokers
     let mut revokers: BTreeMap<&'static str, Arc<dyn Revoker>> = BTreeMap::new();
     if let Some(aws) = aws::revoker(&config.aws, issuer) {
         revokers.insert("aws", Arc::new(aws));
+    }
+    if let Some(bigquery) = bigquery::revoker(&config.bigquery, issuer) {
+        revokers.insert("bigquery", Arc::new(bigquery));
     }
     Revokers(revokers)
 }

@@ -33,7 +33,7 @@ impl SandboxConfig {
     /// Google: the provider `cortex` of the pool `cortex` in the project with the number 1234567890. Project
     /// `acme-finance`: the dataset `mart` is bound to the grant `finance-publish`, `payroll` to nobody. Project
     /// `acme-marketing`: the dataset `attribution` is bound to the service account `attribution-loader`, which
-    /// the grant `marketing-attribution` may act as.
+    /// the grant `marketing-attribution` may act as. The subject `cortex-revoker` of the pool may write deny policies.
     ///
     /// Snowflake account `acme-prod`: `FINANCE_SVC` with the role `FINANCE_PUBLISH`, `RISK_SVC` with the role
     /// `RISK_REFRESH`; both may log in with External OAuth, as a workload identity and with Cortex's keys.
@@ -96,7 +96,9 @@ fn google() -> GoogleConfig {
     let publisher = "finance-publish@acme-finance.iam.gserviceaccount.com";
     let loader = "attribution-loader@acme-marketing.iam.gserviceaccount.com";
     let (as_publisher, as_loader) = (Member::service_account(publisher), Member::service_account(loader));
+    let revoker = pool.subject("cortex-revoker");
     GoogleConfig::new(pool)
+        .deny_admin(revoker)
         .service_account(ServiceAccount::new(publisher).workload_identity_user(finance.clone()))
         .service_account(ServiceAccount::new(loader).workload_identity_user(marketing))
         .job_user("acme-finance", finance.clone())

@@ -12,7 +12,7 @@ use super::{issued, revoke, revoke_issuance, run, state, work};
 const ROLE: &str = "arn:aws:iam::123456789012:role/finance-publish";
 
 async fn works(world: &TestWorld, run_id: &str, entry: &Value) -> bool {
-    let (status, said) = put(world, run_id, entry).await;
+    let (status, said) = put(&world.http, &world.world.sandbox, world.now(), run_id, entry).await;
     match status {
         StatusCode::OK => true,
         StatusCode::FORBIDDEN => {

@@ -1,6 +1,9 @@
 //! Credentials that worked and are revoked: each is refused as and when Cortex says, or said not to be revocable.
 
 mod aws;
+mod crash;
+mod google;
+mod many;
 mod races;
 mod selectors;
 

@@ -137,6 +137,7 @@ impl Google {
         table: &str,
     ) -> Result<Value, ApiError> {
         require(access, Need::Insert)?;
+        self.refuse_denied(access, project, "tables.updateData")?;
         let body = call.json().ok_or_else(|| ApiError::invalid("Invalid JSON payload received."))?;
         let rows = body.get("rows").and_then(Value::as_array);
         let rows = rows.ok_or_else(|| ApiError::invalid("No rows present in the request."))?.len();
@@ -193,6 +194,7 @@ impl Google {
     }
 
     fn run(&self, access: &Access, project: &str, text: &str) -> Result<Vec<Column>, ApiError> {
+        self.refuse_denied(access, project, "jobs.create")?;
         let warehouse = self.warehouse();
         let may_run =
             warehouse.job_users.iter().any(|(of, member)| of == project && access.members.contains(member));
@@ -209,6 +211,7 @@ impl Google {
         let count = match &query.table {
             None => 0,
             Some(Table { dataset, table }) => {
+                self.refuse_denied(access, project, "tables.getData")?;
                 warehouse.readable(project, dataset, access)?;
                 *warehouse
                     .rows

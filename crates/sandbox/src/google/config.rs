@@ -9,12 +9,19 @@ pub struct GoogleConfig {
     pub(crate) service_accounts: Vec<ServiceAccount>,
     pub(crate) job_users: Vec<(String, Member)>,
     pub(crate) datasets: Vec<Dataset>,
+    pub(crate) deny_admins: Vec<Member>,
 }
 
 impl GoogleConfig {
     /// A Google that trusts one pool and holds nothing.
     pub fn new(pool: WorkloadPool) -> Self {
-        Self { pools: vec![pool], service_accounts: Vec::new(), job_users: Vec::new(), datasets: Vec::new() }
+        Self {
+            pools: vec![pool],
+            service_accounts: Vec::new(),
+            job_users: Vec::new(),
+            datasets: Vec::new(),
+            deny_admins: Vec::new(),
+        }
     }
 
     /// Adds a pool.
@@ -32,6 +39,12 @@ impl GoogleConfig {
     /// Lets `member` run queries in `project`, as `roles/bigquery.jobUser` does.
     pub fn job_user(mut self, project: &str, member: Member) -> Self {
         self.job_users.push((project.to_owned(), member));
+        self
+    }
+
+    /// Lets `member` write the deny policies of every project, as `roles/iam.denyAdmin` does.
+    pub fn deny_admin(mut self, member: Member) -> Self {
+        self.deny_admins.push(member);
         self
     }
 

@@ -71,6 +71,11 @@ impl ApiError {
         Self { status: StatusCode::NOT_FOUND, name: "NOT_FOUND", reason: "notFound", message }
     }
 
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
+        let status = StatusCode::CONFLICT;
+        Self { status, name: "ABORTED", reason: "conflict", message: message.into() }
+    }
+
     pub(super) fn exhausted() -> Self {
         Self {
             status: StatusCode::TOO_MANY_REQUESTS,

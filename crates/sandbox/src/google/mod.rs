@@ -3,13 +3,15 @@
 mod bigquery;
 mod config;
 mod credentials;
+mod deny;
 mod error;
 mod query;
 mod token;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 
@@ -20,6 +22,7 @@ use crate::gate::{Answer, Call, Operation, Service, World};
 use crate::jwks::TrustedIssuer;
 use crate::ledger::Cloud;
 use bigquery::Warehouse;
+use deny::Denials;
 use error::{ApiError, OauthError};
 
 pub(super) const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
@@ -49,6 +52,9 @@ pub(crate) struct Google {
     /// Who may act as each service account, by its email address.
     service_accounts: BTreeMap<String, Vec<Member>>,
     warehouse: Mutex<Warehouse>,
+    /// Who may write deny policies.
+    deny_admins: Vec<Member>,
+    denials: Mutex<Denials>,
     tokens: Mutex<HashMap<String, Access>>,
     issuer: Arc<TrustedIssuer>,
     world: World,
@@ -61,10 +67,16 @@ impl Google {
             pools: config.pools,
             service_accounts: accounts.collect(),
             warehouse: Mutex::new(Warehouse::new(config.job_users, config.datasets)),
+            deny_admins: config.deny_admins,
+            denials: Mutex::default(),
             tokens: Mutex::default(),
             issuer,
             world,
         }
+    }
+
+    fn denials(&self) -> MutexGuard<'_, Denials> {
+        self.denials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers an access token, and makes it up.
@@ -96,6 +108,8 @@ impl Google {
 enum Route {
     Token,
     GenerateAccessToken(String),
+    /// The path after `/v2/`.
+    Iam(String),
     /// The segments after `/bigquery/v2/projects/`.
     BigQuery(Vec<String>),
     Unknown,
@@ -111,6 +125,9 @@ fn route(path: &str) -> Route {
             .strip_suffix(":generateAccessToken")
             .map_or(Route::Unknown, |email| Route::GenerateAccessToken(email.to_owned()));
     }
+    if let Some(rest) = decoded.strip_prefix("/v2/") {
+        return Route::Iam(rest.to_owned());
+    }
     decoded
         .strip_prefix("/bigquery/v2/projects/")
         .map_or(Route::Unknown, |rest| Route::BigQuery(rest.split('/').map(ToOwned::to_owned).collect()))
@@ -123,6 +140,7 @@ impl Service for Google {
         let (name, mints) = match route(&call.path) {
             Route::Token => ("token", true),
             Route::GenerateAccessToken(_) => ("generateAccessToken", true),
+            Route::Iam(_) => ("denypolicies", call.method != Method::GET),
             Route::BigQuery(_) => ("bigquery", false),
             Route::Unknown => ("other", false),
         };
@@ -134,6 +152,9 @@ impl Service for Google {
             Route::Token => self.token(call, twist).await.unwrap_or_else(|e| e.into_response().into()),
             Route::GenerateAccessToken(email) => {
                 self.generate_access_token(call, &email, twist).unwrap_or_else(|e| e.into_response().into())
+            }
+            Route::Iam(rest) => {
+                self.deny_policies(call, &rest).unwrap_or_else(IntoResponse::into_response).into()
             }
             Route::BigQuery(segments) => {
                 let segments: Vec<_> = segments.iter().map(String::as_str).collect();

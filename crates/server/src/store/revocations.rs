@@ -2,6 +2,7 @@
 
 mod hits;
 pub mod queue;
+mod states;
 
 use cortex_core::record::What;
 use cortex_core::revocation::Selector;
@@ -17,7 +18,8 @@ use super::freezes::{self, FreezeError, NewFreeze};
 use super::row::{Stamp, insert};
 use super::{StoreError, micros, timestamp};
 
-pub use hits::{Hit, Preview, hits, of_issuance, preview, spread};
+pub use hits::{Preview, preview, spread};
+pub use states::{Hit, hits, of_issuance};
 
 /// How many revocations of the last [`LONGEST_LIFE`] there may be: every replica keeps them in memory.
 pub const MAX_RECENT: i64 = 10_000;

@@ -8,37 +8,17 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json;
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::first_meant;
+use super::states::Hit;
 use crate::store::barrier::selector;
 use crate::store::row::{Stamp, insert};
 use crate::store::{StoreError, micros, timestamp};
 
 /// How many issuances are taken at once: their ids have to fit one entry of the record.
 const PAGE: i64 = 500;
-
-/// One issuance of a revocation, and how far it has come.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct Hit {
-    /// The issuance.
-    #[schema(value_type = Uuid)]
-    pub issuance_id: IssuanceId,
-    /// The provider.
-    pub provider: String,
-    /// What the cloud has to change, such as a role's ARN; none where no cloud has a part in it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
-    /// When the credential expires; of one that was on its way, at the latest.
-    #[schema(value_type = String, format = DateTime)]
-    pub credential_expires_at: Timestamp,
-    /// `state` is `pending` with `attempts` and `last_error`, `enforced` with `at` and `evidence`, or `expires_at`
-    /// with `time` and `why`.
-    #[serde(flatten)]
-    #[schema(value_type = Object)]
-    pub state: State,
-}
 
 /// What a revocation would hit.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -213,6 +193,17 @@ struct SpreadRow {
     spread_to: Uuid,
 }
 
+/// The columns of a [`SpreadRow`].
+macro_rules! select_spread {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, issuance_id, scope, (extract(epoch FROM since) * 1000000)::int8 AS since, up_to, spread_to
+             FROM revocation WHERE NOT spread ",
+            $rest
+        )
+    };
+}
+
 /// Finds the next page of issuances of a revocation that has not found all of its own, `only` this one if it is given,
 /// and puts them into the queue. Answers whether there may be more to do.
 pub async fn spread(
@@ -224,11 +215,10 @@ pub async fn spread(
 ) -> Result<bool, StoreError> {
     let now = stamp.clock.now();
     let mut tx = connection.begin().await?;
-    let row: Option<SpreadRow> = sqlx::query_as(
-        "SELECT id, issuance_id, scope, (extract(epoch FROM since) * 1000000)::int8 AS since, up_to, spread_to
-         FROM revocation WHERE NOT spread AND ($1::uuid IS NULL OR id = $1)
-         ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED",
-    )
+    let row: Option<SpreadRow> = sqlx::query_as(match only {
+        Some(_) => select_spread!("AND id = $1 FOR UPDATE"),
+        None => select_spread!("AND $1::uuid IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"),
+    })
     .bind(only.map(RevocationId::uuid))
     .fetch_optional(&mut *tx)
     .await?;
@@ -397,97 +387,4 @@ fn settled(page: &[Opened], new: &[Uuid], revokers: &Revokers) -> Vec<What> {
         }
     }
     entries.into_iter().map(What::RevocationSettled).collect()
-}
-
-#[derive(sqlx::FromRow)]
-struct HitRow {
-    issuance_id: Uuid,
-    provider: String,
-    target: String,
-    expires_at: i64,
-    state: String,
-    settled_at: Option<i64>,
-    evidence: Option<Value>,
-    why: Option<String>,
-    attempts: Option<i32>,
-    last_error: Option<String>,
-}
-
-/// The columns of a [`HitRow`].
-macro_rules! select_hit {
-    ($rest:literal) => {
-        concat!(
-            "SELECT l.issuance_id, l.provider, l.target,
-                    (extract(epoch FROM l.expires_at) * 1000000)::int8 AS expires_at, l.state,
-                    (extract(epoch FROM l.settled_at) * 1000000)::int8 AS settled_at, l.evidence, l.why, t.attempts,
-                    t.last_error
-             FROM revoked_lease l LEFT JOIN revocation_target t USING (provider, target) ",
-            $rest
-        )
-    };
-}
-
-impl TryFrom<HitRow> for Hit {
-    type Error = StoreError;
-
-    fn try_from(row: HitRow) -> Result<Self, StoreError> {
-        let HitRow {
-            issuance_id,
-            provider,
-            target,
-            expires_at,
-            state,
-            settled_at,
-            evidence,
-            why,
-            attempts,
-            last_error,
-        } = row;
-        let expires_at = timestamp(expires_at)?;
-        let state = match (state.as_str(), settled_at, evidence, why) {
-            ("pending", None, None, None) => State::Pending { attempts: attempts.unwrap_or(0), last_error },
-            ("enforced", Some(at), Some(evidence), None) => State::Enforced { at: timestamp(at)?, evidence },
-            ("expires_at", Some(_), None, Some(why)) => State::ExpiresAt { time: expires_at, why },
-            _ => {
-                return Err(StoreError::Corrupt(format!(
-                    "the revocation of {issuance_id} has no such state"
-                )));
-            }
-        };
-        let target = Some(target).filter(|target| !target.is_empty());
-        Ok(Self {
-            issuance_id: issuance_id.into(),
-            provider,
-            target,
-            credential_expires_at: expires_at,
-            state,
-        })
-    }
-}
-
-/// The issuances of a revocation after `after`, in the order of their ids.
-pub async fn hits(
-    pool: &PgPool,
-    revocation: RevocationId,
-    after: Option<IssuanceId>,
-    limit: i64,
-) -> Result<Vec<Hit>, StoreError> {
-    let rows: Vec<HitRow> = sqlx::query_as(select_hit!(
-        "JOIN revocation_hit h USING (issuance_id)
-         WHERE h.revocation_id = $1 AND ($2::uuid IS NULL OR l.issuance_id > $2)
-         ORDER BY l.issuance_id LIMIT $3"
-    ))
-    .bind(revocation.uuid())
-    .bind(after.map(IssuanceId::uuid))
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    rows.into_iter().map(Hit::try_from).collect()
-}
-
-/// How far the revocation of one issuance has come, if it is revoked.
-pub async fn of_issuance(pool: &PgPool, id: Uuid) -> Result<Option<Hit>, StoreError> {
-    let row: Option<HitRow> =
-        sqlx::query_as(select_hit!("WHERE l.issuance_id = $1")).bind(id).fetch_optional(pool).await?;
-    row.map(Hit::try_from).transpose()
 }
