@@ -14,6 +14,7 @@ mod growth;
 mod load;
 mod mints;
 mod report;
+mod revocations;
 mod server;
 
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ pub(crate) struct Scale {
     pub(crate) rows: i64,
     /// How many asks a turn of the comparison of few and many has.
     pub(crate) growth_asks: usize,
+    /// How many leases are revoked at once.
+    pub(crate) leases: i64,
 }
 
 const FULL: Scale = Scale {
@@ -61,6 +64,7 @@ const FULL: Scale = Scale {
     policies: 10_000,
     rows: 1_000_000,
     growth_asks: 300,
+    leases: 50_000,
 };
 
 const QUICK: Scale = Scale {
@@ -72,6 +76,7 @@ const QUICK: Scale = Scale {
     policies: 50,
     rows: 2_000,
     growth_asks: 20,
+    leases: 2_000,
 };
 
 /// The connections over which few and many are compared: latency is what counts there.
@@ -104,6 +109,7 @@ fn main() -> ExitCode {
 async fn measure(scale: Scale, report: &mut Report) {
     let ground = Ground::start().await;
     mints::measure(&ground, scale, report).await;
+    revocations::measure(&ground, scale, report).await;
     growth::measure(&ground, scale, report).await;
 }
 
