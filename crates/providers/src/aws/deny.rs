@@ -24,27 +24,30 @@ pub(super) struct Denial {
 /// The policy that denies `leases`, newest first, in at most `room` characters: by their tag while they fit, and the
 /// oldest by their age.
 pub(super) fn pack(leases: &[RevokedLease], room: usize) -> Denial {
-    let plain = room.saturating_sub(document(&[], None).len()) / per_lease();
-    if leases.len() <= plain {
+    if leases.len() <= fitting(leases, None, room) {
         return Denial { text: document(leases, None), named: leases.len(), older_than: None };
     }
-    let dated = room.saturating_sub(document(&[], Some(Timestamp::UNIX_EPOCH)).len()) / per_lease();
+    // Every time is written in as many characters.
+    let dated = fitting(leases, Some(Timestamp::UNIX_EPOCH), room);
     let (named, rest) = leases.split_at(dated.min(leases.len()));
     let newest = rest.iter().map(|lease| lease.made_before).max();
     let older_than = newest.map(|newest| newest.saturating_add(SKEW).unwrap_or(newest));
     Denial { text: document(named, older_than), named: named.len(), older_than }
 }
 
-/// The characters that one lease takes: a UUID, its quotes and a comma.
-const fn per_lease() -> usize {
-    36 + 3
+/// How many of `leases` fit beside the rest of the document.
+fn fitting(leases: &[RevokedLease], older_than: Option<Timestamp>, room: usize) -> usize {
+    // A UUID, its quotes and a comma, which the last one does not have.
+    const ONE: usize = 36 + 3;
+    let first = leases.get(..1).unwrap_or_default();
+    (room + ONE).saturating_sub(document(first, older_than).len()) / ONE
 }
 
 fn document(leases: &[RevokedLease], older_than: Option<Timestamp>) -> String {
     let ids: Vec<String> = leases.iter().map(|lease| lease.issuance_id.to_string()).collect();
     let mut statements = Vec::new();
-    // An empty list would deny nobody, and IAM refuses it. A document without leases is measured, never sent.
-    if !ids.is_empty() || older_than.is_none() {
+    // An empty list would deny nobody, and IAM refuses it.
+    if !ids.is_empty() {
         statements.push(deny("RevokedLeases", &json!({ "StringEquals": { "aws:PrincipalTag/lease": ids } })));
     }
     if let Some(older_than) = older_than {
