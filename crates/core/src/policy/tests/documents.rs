@@ -43,7 +43,7 @@ fn the_parts_are_there() {
 fn the_cedar_text_is_what_decides() {
     let policy = compile(EXAMPLE);
     let text = policy.cedar();
-    for rule in ["who", "attestation", "where", "when", "max_ttl", "approval"] {
+    for rule in ["who", "attestation", "where", "when", "max_ttl", "approval", "break_glass"] {
         assert!(text.contains(&format!("// finance-data-publish#{rule}\n")), "{rule}\n{text}");
     }
     let read: cedar_policy::PolicySet = text.parse().unwrap();
@@ -61,7 +61,7 @@ fn the_cedar_text_is_what_decides() {
         assert_eq!(read.as_ref().principal_constraint(), scope.principal_constraint(), "{text}");
         assert_eq!(read.as_ref().action_constraint(), scope.action_constraint(), "{text}");
     }
-    assert_eq!(read.num_of_policies(), 6);
+    assert_eq!(read.num_of_policies(), 7);
     insta::assert_snapshot!(text);
 }
 
