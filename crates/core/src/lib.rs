@@ -23,6 +23,6 @@ pub use decision::{Clause, Decision, Reason};
 pub use freeze::{Freeze, Holder, Scope};
 pub use ids::{
     DecisionId, Digest, FreezeId, GrantId, IssuanceId, IssuerName, NotificationId, PolicyName, RecordId,
-    RevocationId,
+    RevocationId, SessionId,
 };
 pub use principal::{Attestation, ClaimedRun, Person, Principal, Run, Service, SignIn};

@@ -10,7 +10,8 @@ use crate::credential::{Lease, Revocation};
 use crate::decision::Reason;
 use crate::freeze::{Freeze, Scope};
 use crate::ids::{
-    DecisionId, Digest, FreezeId, GrantId, IssuanceId, NotificationId, PolicyName, RecordId, RevocationId,
+    DecisionId, Digest, FreezeId, GrantId, IssuanceId, IssuerName, NotificationId, PolicyName, RecordId, RevocationId,
+    SessionId,
 };
 use crate::principal::{ClaimedRun, Principal};
 use crate::revocation::Selector;
@@ -257,6 +258,51 @@ pub enum What {
     /// It is known how the revocation of these issuances ends.
     #[serde(rename = "revocation.settled")]
     RevocationSettled(Settled),
+    /// A person signed in at the console.
+    #[serde(rename = "session.started")]
+    SessionStarted {
+        /// The session.
+        session_id: SessionId,
+        /// Who, with the groups that their roles come from while it lasts.
+        by: Principal,
+        /// When it ends at the latest.
+        ends_at: Timestamp,
+        /// The browser's address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<std::net::IpAddr>,
+    },
+    /// A session is over.
+    #[serde(rename = "session.ended")]
+    SessionEnded {
+        /// The session.
+        session_id: SessionId,
+        /// Whose it was, as principal.
+        person: String,
+        /// Why it is over.
+        why: SessionEnd,
+        /// Who ended it, as principal; none if its time was over.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// Somebody known was not let in, or was stopped at the console's door.
+    #[serde(rename = "session.refused")]
+    SessionRefused {
+        /// Why, as a short code: the verifier's own, `disabled` or `cross_site`.
+        reason: String,
+        /// Who, as principal, or as issuer and `sub`.
+        person: String,
+        /// The request's id.
+        request_id: String,
+        /// The browser's address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<std::net::IpAddr>,
+    },
+    /// A person is no longer let in, whatever token they show.
+    #[serde(rename = "person.disabled")]
+    PersonDisabled(PersonChange),
+    /// A person is let in again.
+    #[serde(rename = "person.enabled")]
+    PersonEnabled(PersonChange),
     /// A signing key was made, begins to sign, or is no longer published.
     #[serde(rename = "key.created")]
     KeyCreated(KeyChange),
@@ -292,6 +338,11 @@ impl What {
             Self::FreezeLifted { .. } => "freeze.lifted",
             Self::RevocationRequested { .. } => "revocation.requested",
             Self::RevocationSettled(_) => "revocation.settled",
+            Self::SessionStarted { .. } => "session.started",
+            Self::SessionEnded { .. } => "session.ended",
+            Self::SessionRefused { .. } => "session.refused",
+            Self::PersonDisabled(_) => "person.disabled",
+            Self::PersonEnabled(_) => "person.enabled",
             Self::KeyCreated(_) => "key.created",
             Self::KeyRotated(_) => "key.rotated",
             Self::KeyRetired(_) => "key.retired",
@@ -519,6 +570,31 @@ pub struct Change {
     pub digest: Option<Digest>,
     /// Who applied it: a person's principal, or `operator:` and the operating system's user name for the
     /// command line straight on the database.
+    pub by: String,
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionEnd {
+    /// The person signed out.
+    SignedOut,
+    /// An admin ended it.
+    Revoked,
+    /// The person was disabled.
+    Disabled,
+    /// It was not used for too long, or its time was over.
+    Expired,
+}
+
+/// A person who is let in no longer, or again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonChange {
+    /// The issuer that vouches for them.
+    pub issuer: IssuerName,
+    /// The `sub` that it knows them by.
+    pub subject: String,
+    /// The admin who did it, as principal.
     pub by: String,
 }
 

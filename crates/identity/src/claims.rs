@@ -100,6 +100,19 @@ pub(crate) fn check_audience(claims: &Payload, audience: &str) -> Result<(), Ref
     }
 }
 
+/// Whether an ID token belongs to this sign-in: it carries the `nonce` that was asked for, and where it names the
+/// client that it was given to, that is the one that asked (`OpenID` Connect Core 1.0, section 3.1.3.7).
+pub(crate) fn check_sign_in(claims: &Payload, client_id: &str, nonce: &str) -> Result<(), Refused> {
+    let is = |name: &str, expected: &str| claims.get(name).and_then(Value::as_str) == Some(expected);
+    if !is("nonce", nonce) {
+        return Err(Refused::new(Reason::Nonce, "nonce is not that of this sign-in"));
+    }
+    if claims.contains_key("azp") && !is("azp", client_id) {
+        return Err(Refused::new(Reason::Nonce, "azp is another client"));
+    }
+    Ok(())
+}
+
 /// The `sub`: printable ASCII, without spaces at its ends.
 pub(crate) fn subject(claims: &Payload) -> Result<&str, Refused> {
     let sub = string(claims.get("sub"), "sub")?.ok_or_else(|| missing("sub"))?;

@@ -48,7 +48,7 @@ pub use jwks::KeyStatus;
 pub use rejection::{Known, Reason, Rejection};
 pub use token::MAX_TOKEN;
 pub use trust::Trust;
-pub use verifier::{Replay, Verified};
+pub use verifier::{Replay, SignInClaims, Verified};
 
 use airflow::Airflow;
 use cluster::Cluster;
@@ -188,7 +188,7 @@ impl Identity {
             return Err(refuse_own(own, &token, digest));
         }
         let (verified, proof) = if let Some(issuer) = self.issuers.get(iss) {
-            let (verified, under) = issuer.verify(&token, digest).await?;
+            let (verified, under) = issuer.verify(&token, digest, None).await?;
             (verified, Proof::Keys(Arc::clone(issuer), under))
         } else if let Some(cluster) = self.clusters.get(iss) {
             let (verified, until) = cluster.verify(raw, &token, digest, &*self.clock).await?;
@@ -202,6 +202,24 @@ impl Identity {
             self.remembered.insert(digest, Remembered { verified: Arc::clone(&verified), proof });
         }
         Ok(verified)
+    }
+
+    /// Verifies the ID token that a person's sign-in at an issuer ended with, by the same rules as any token of that
+    /// issuer but for its audience, which is the client that asked. It is good for this sign-in and for nothing
+    /// else, so it is not remembered. It waits at most 5 seconds, for the issuer's keys.
+    pub async fn verify_sign_in(
+        &self,
+        token: &str,
+        sign_in: &SignInClaims<'_>,
+    ) -> Result<Verified, Rejection> {
+        token::check_size(token).map_err(Refused::unverified)?;
+        let digest = Digest::of(token.as_bytes());
+        let token = Unverified::parse(token).map_err(Refused::unverified)?;
+        let iss = token.iss().map_err(Refused::unverified)?;
+        let issuer = self.issuers.get(iss).filter(|issuer| issuer.name() == sign_in.issuer);
+        let other = || Refused::new(Reason::Iss, "the ID token is not of the issuer that was asked");
+        let issuer = issuer.ok_or_else(|| other().unverified())?;
+        issuer.verify(&token, digest, Some(sign_in)).await.map(|(verified, _)| verified)
     }
 
     /// The run that a service says it acts for, once that service's Airflow has confirmed that it is running. The

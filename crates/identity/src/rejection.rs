@@ -43,6 +43,8 @@ pub enum Reason {
     Typ,
     /// It is for another audience, or for more than one.
     Aud,
+    /// It is an ID token of another sign-in: its `nonce` or its `azp` is not what was asked for.
+    Nonce,
     /// It has expired, or says when in something other than a number.
     Exp,
     /// It is not valid yet, or says since when in something other than a number.
@@ -60,7 +62,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Size,
         Self::Shape,
         Self::Json,
@@ -78,6 +80,7 @@ impl Reason {
         Self::SelfIssuer,
         Self::Typ,
         Self::Aud,
+        Self::Nonce,
         Self::Exp,
         Self::Nbf,
         Self::Lifetime,
@@ -106,6 +109,7 @@ impl Reason {
             Self::SelfIssuer => "self_issuer",
             Self::Typ => "typ",
             Self::Aud => "aud",
+            Self::Nonce => "nonce",
             Self::Exp => "exp",
             Self::Nbf => "nbf",
             Self::Lifetime => "lifetime",

@@ -111,6 +111,17 @@ pub struct Replay {
     pub expires_at: Timestamp,
 }
 
+/// What an ID token has to say beside who it is: that it is the answer to this sign-in.
+#[derive(Debug, Clone, Copy)]
+pub struct SignInClaims<'a> {
+    /// The issuer that was asked.
+    pub issuer: &'a IssuerName,
+    /// The client that asked: the token's one `aud`.
+    pub client_id: &'a str,
+    /// The `nonce` that was sent along.
+    pub nonce: &'a str,
+}
+
 /// One trusted issuer.
 pub(crate) struct Issuer {
     name: IssuerName,
@@ -162,14 +173,15 @@ impl Issuer {
     }
 
     /// Verifies a token that names this issuer. Beside the principal, the digest of the key set that it was
-    /// verified under.
+    /// verified under. `sign_in`: it is the ID token of that sign-in, and for its client instead of Cortex.
     pub(crate) async fn verify(
         &self,
         token: &Unverified<'_>,
         token_digest: Digest,
+        sign_in: Option<&SignInClaims<'_>>,
     ) -> Result<(Verified, Digest), Rejection> {
         let under = self.check_signature(token).await.map_err(Refused::unverified)?;
-        let verified = self.read(token, token_digest);
+        let verified = self.read(token, token_digest, sign_in);
         match verified {
             Ok(verified) => Ok((verified, under)),
             Err(refused) => Err(refused.verified(known(&self.name, token, token_digest))),
@@ -187,9 +199,17 @@ impl Issuer {
     }
 
     /// What a token says whose signature is genuine.
-    fn read(&self, token: &Unverified<'_>, token_digest: Digest) -> Result<Verified, Refused> {
+    fn read(
+        &self,
+        token: &Unverified<'_>,
+        token_digest: Digest,
+        sign_in: Option<&SignInClaims<'_>>,
+    ) -> Result<Verified, Refused> {
         self.check_type(token.typ.as_deref())?;
-        claims::check_audience(&token.claims, &self.audience)?;
+        claims::check_audience(&token.claims, sign_in.map_or(&self.audience, |sign_in| sign_in.client_id))?;
+        if let Some(sign_in) = sign_in {
+            claims::check_sign_in(&token.claims, sign_in.client_id, sign_in.nonce)?;
+        }
         let expires_at = self.lifetime.check(&token.claims, self.clock.now())?;
         let subject = claims::subject(&token.claims)?;
         let replay = if self.single_use { Some(self.replay(token, expires_at)?) } else { None };

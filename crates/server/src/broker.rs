@@ -17,6 +17,7 @@ use crate::noise::Noise;
 use crate::notify::Notifier;
 use crate::random::Random;
 use crate::revoking::RevocationConfig;
+use crate::sign_in::SignIn;
 use crate::store::{Committed, Recorder};
 
 /// A replica's parts.
@@ -51,6 +52,8 @@ pub struct Broker {
     pub notifier: Notifier,
     /// Who may do what.
     pub roles: RolesConfig,
+    /// Where people sign in, if they can.
+    pub sign_in: Option<SignIn>,
     /// Counts callers that proved nothing.
     pub noise: Noise,
     pub(crate) providers: Registry<Committed>,

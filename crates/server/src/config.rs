@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::approval::GrantsConfig;
 use crate::notify::{self, NotificationConfig};
 use crate::revoking::RevocationConfig;
+use crate::sign_in::SignInConfig;
 
 /// The prefix of the environment variables that override the file.
 pub const ENV_PREFIX: &str = "CORTEX__";
@@ -32,6 +33,8 @@ pub struct Config {
     pub keys: KeysConfig,
     /// Which groups of people may do what.
     pub roles: RolesConfig,
+    /// Where people sign in for the console and the command line.
+    pub sign_in: SignInConfig,
     /// Approvals.
     pub grants: GrantsConfig,
     /// Credentials that are handed out again while they live.
@@ -267,6 +270,7 @@ impl Config {
         faults.extend(self.revocation.faults(self.providers.slowest_revocation()));
         faults.extend(self.trust().validate().iter().map(ToString::to_string));
         faults.extend(self.role_faults());
+        faults.extend(self.sign_in.faults(&self.issuers));
         if let Err(provider_faults) = self.providers.validate() {
             faults.extend(provider_faults);
         }
@@ -284,6 +288,63 @@ impl Config {
             }
         }
         faults
+    }
+}
+
+/// Names that directories give to a group of everyone, in the form that [`plain`] makes.
+const EVERYONE: [&str; 22] = [
+    "*",
+    "all",
+    "allcompany",
+    "allemployees",
+    "allstaff",
+    "allusers",
+    "anyone",
+    "authenticatedusers",
+    "company",
+    "default",
+    "domainusers",
+    "employee",
+    "employees",
+    "everybody",
+    "everyone",
+    "guests",
+    "members",
+    "public",
+    "staff",
+    "user",
+    "users",
+    "workforce",
+];
+
+/// A group's name without case, separators and the path before it, as Keycloak and LDAP write one.
+fn plain(group: &str) -> String {
+    let last = group.rsplit('/').next().unwrap_or(group);
+    let last = last.split(',').next().unwrap_or(last);
+    let last = last.split_once('=').map_or(last, |(_, value)| value);
+    let kept = |c: &char| c.is_alphanumeric() || *c == '*';
+    last.chars().filter(kept).flat_map(char::to_lowercase).collect()
+}
+
+impl RolesConfig {
+    /// What looks as if it gave a role to far more people than anybody meant, as sentences. A group is only known by
+    /// its name here, so this warns and refuses nothing.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (role, groups) in
+            [("admin", &self.admin), ("approver", &self.approver), ("auditor", &self.auditor)]
+        {
+            for group in groups {
+                let name = group.split_once('/').map_or(group.as_str(), |(_, name)| name);
+                if EVERYONE.contains(&plain(name).as_str()) || name.contains('*') {
+                    warnings.push(format!(
+                        "roles.{role}: {group:?} reads like a group of everyone, each of whom is an {role} then: \
+                         name a group of the people who are meant"
+                    ));
+                }
+            }
+        }
+        warnings
     }
 }
 
@@ -365,6 +426,51 @@ mod tests {
     fn a_mistyped_override_is_refused() {
         for (key, value) in [("CORTEX__SERVER__LISEN", "x"), ("CORTEX__SERVER", "x"), ("CORTEX____", "x")] {
             assert!(Config::parse("cortex.toml", "", env(&[(key, value)])).is_err(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_group_of_everyone_is_warned_about() {
+        let roles =
+            |group: &str| RolesConfig { admin: [format!("staff/{group}")].into(), ..Default::default() };
+        for group in [
+            "everyone",
+            "Domain Users",
+            "domain-users",
+            "/Everyone",
+            "all_users",
+            "*",
+            "cortex-*",
+            "Users",
+            "CN=Domain Users,OU=x,DC=acme",
+            "employees",
+        ] {
+            assert_eq!(roles(group).warnings().len(), 1, "{group}");
+        }
+        for group in ["cortex-admins", "data-platform", "allstars", "/platform/cortex"] {
+            assert_eq!(roles(group).warnings(), Vec::<String>::new(), "{group}");
+        }
+    }
+
+    #[test]
+    fn sign_in_names_an_issuer_of_people_and_a_client() {
+        let issuers = "[[issuers]]\nname = \"staff\"\niss = \"https://login.example\"\nkind = \"person\"\n\
+                       audience = \"cortex\"\n[[issuers]]\nname = \"prod\"\niss = \"https://airflow.example\"\n\
+                       kind = \"run\"\naudience = \"cortex\"\n";
+        let parse = |section: &str| Config::parse("c", &format!("[sign_in]\n{section}\n{issuers}"), env(&[]));
+        assert!(parse("issuer = \"staff\"\nclient_id = \"console\"").is_ok());
+        for section in [
+            "issuer = \"staff\"",
+            "client_id = \"console\"",
+            "issuer = \"prod\"\nclient_id = \"console\"",
+            "issuer = \"nobody\"\nclient_id = \"console\"",
+            "issuer = \"staff\"\nclient_id = \"a b\"",
+            "scopes = [\"email\"]",
+            "session_ttl_s = 1",
+            "idle_ttl_s = 86401",
+            "client_secret_file = \"x\"",
+        ] {
+            assert!(parse(section).is_err(), "{section}");
         }
     }
 

@@ -60,10 +60,12 @@ pub enum KeyringError {
 /// What every grant handle begins with, so that a leaked one is recognised.
 const GRANT_HANDLE_PREFIX: &str = "cortex_grant_";
 
-/// The key that signing keys are sealed under, AES-256-GCM, and the one that grants' handles are made with.
+/// The key that signing keys are sealed under, AES-256-GCM, and those that come from it: one that grants' handles
+/// are made with, one for what a browser keeps for Cortex during a sign-in.
 pub struct SealingKey {
     seals: RandomizedNonceKey,
     handles: hmac::Key,
+    sign_ins: RandomizedNonceKey,
 }
 
 impl SealingKey {
@@ -85,29 +87,39 @@ impl SealingKey {
             .map_err(|_| file("does not hold 64 hexadecimal digits".into()))?;
         let seals = RandomizedNonceKey::new(&AES_256_GCM, bytes.as_slice()).map_err(|_| KeyError::Crypto)?;
         // A key of its own for each purpose: HMAC as the extraction of RFC 5869, section 2.2.
-        let handles =
-            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"cortex grant handle v1"), bytes.as_slice());
-        Ok(Self { seals, handles: hmac::Key::new(hmac::HMAC_SHA256, handles.as_ref()) })
+        let derive =
+            |purpose: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, purpose), bytes.as_slice());
+        let handles = hmac::Key::new(hmac::HMAC_SHA256, derive(b"cortex grant handle v1").as_ref());
+        let sign_ins = RandomizedNonceKey::new(&AES_256_GCM, derive(b"cortex sign-in v1").as_ref());
+        Ok(Self { seals, handles, sign_ins: sign_ins.map_err(|_| KeyError::Crypto)? })
     }
 
     fn seal(&self, kid: &str, plain: &[u8]) -> Result<Vec<u8>, KeyError> {
-        let mut sealed = plain.to_vec();
-        let nonce = self
-            .seals
-            .seal_in_place_append_tag(Aad::from(kid.as_bytes()), &mut sealed)
-            .map_err(|_| KeyError::Crypto)?;
-        sealed.extend_from_slice(nonce.as_ref());
-        Ok(sealed)
+        seal_under(&self.seals, kid, plain)
     }
 
     fn open(&self, kid: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (body, nonce) = sealed.split_at_checked(sealed.len().checked_sub(12)?)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut body = Zeroizing::new(body.to_vec());
-        let length = self.seals.open_in_place(nonce, Aad::from(kid.as_bytes()), &mut body).ok()?.len();
-        body.truncate(length);
-        Some(body)
+        open_under(&self.seals, kid, sealed)
     }
+}
+
+/// AES-256-GCM, the nonce behind the rest.
+fn seal_under(key: &RandomizedNonceKey, associated: &str, plain: &[u8]) -> Result<Vec<u8>, KeyError> {
+    let mut sealed = plain.to_vec();
+    let nonce = key
+        .seal_in_place_append_tag(Aad::from(associated.as_bytes()), &mut sealed)
+        .map_err(|_| KeyError::Crypto)?;
+    sealed.extend_from_slice(nonce.as_ref());
+    Ok(sealed)
+}
+
+fn open_under(key: &RandomizedNonceKey, associated: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let (body, nonce) = sealed.split_at_checked(sealed.len().checked_sub(12)?)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    let mut body = Zeroizing::new(body.to_vec());
+    let length = key.open_in_place(nonce, Aad::from(associated.as_bytes()), &mut body).ok()?.len();
+    body.truncate(length);
+    Some(body)
 }
 
 fn create(path: &Path, random: &dyn Random) -> std::io::Result<Zeroizing<String>> {
@@ -198,6 +210,16 @@ impl Keyring {
         let token = OwnToken::parse(token).filter(|token| token.typ() == typ)?;
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         token.verified_with(&opened.get(token.kid())?.key)
+    }
+
+    /// Seals what a browser keeps for Cortex while its person is at the identity provider.
+    pub(crate) fn seal_sign_in(&self, plain: &[u8]) -> Result<String, KeyError> {
+        seal_under(&self.sealing.sign_ins, "", plain).map(|sealed| URL_SAFE_NO_PAD.encode(sealed))
+    }
+
+    /// Opens what a browser kept; none if Cortex did not seal it.
+    pub(crate) fn open_sign_in(&self, sealed: &str) -> Option<Zeroizing<Vec<u8>>> {
+        open_under(&self.sealing.sign_ins, "", &URL_SAFE_NO_PAD.decode(sealed).ok()?)
     }
 
     /// Takes over what changed: new keys, retired ones, and a key whose time to sign has come.

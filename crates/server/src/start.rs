@@ -23,6 +23,7 @@ use crate::library::Library;
 use crate::noise::Noise;
 use crate::notify::{Endpoints, Notifier};
 use crate::random::Random;
+use crate::sign_in::SignIn;
 use crate::store::{self, Author, Recorder, RecorderOptions, Stamp, StoreError};
 use crate::{serve, supervisor};
 
@@ -46,9 +47,9 @@ pub enum StartError {
     /// The issuers.
     #[error(transparent)]
     Identity(#[from] SetupError),
-    /// The client that notifies.
-    #[error("notifications: {0}")]
-    Notify(#[from] reqwest::Error),
+    /// A client that notifies, or that asks the identity provider.
+    #[error("an HTTP client cannot be built: {0}")]
+    Http(#[from] reqwest::Error),
     /// The socket.
     #[error("listening: {0}")]
     Listen(#[from] std::io::Error),
@@ -84,6 +85,9 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     let address = listener.local_addr()?;
     let issuer_url = config.issuer_url(address);
+    for warning in config.roles.warnings() {
+        tracing::warn!("{warning}");
+    }
     let broker = Arc::new(build(&config, &issuer_url, environment).await?);
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -137,6 +141,7 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
         approvers: ApproverRules::new(&config.grants, &config.issuers),
         notifier,
         roles: config.roles.clone(),
+        sign_in: SignIn::new(&config.sign_in, &config.issuers, issuer_url)?,
         noise: Noise::default(),
     })
 }

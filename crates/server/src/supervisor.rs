@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::Broker;
 use crate::http;
 use crate::revoking;
-use crate::store::{CHANGES, RecordError, StoreError, grants, issuances, notifications};
+use crate::store::{CHANGES, RecordError, StoreError, grants, issuances, notifications, sessions};
 
 /// How often overdue intents are looked for, in seconds: with the intents' own deadline, under a minute.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -94,8 +94,8 @@ async fn sweep_forever(broker: Arc<Broker>, every: Duration) {
     }
 }
 
-/// Ends every intent that its replica has given up, as indeterminate with its worst-case expiry, and every grant
-/// whose time is over, and forgets spent tokens that have expired.
+/// Ends every intent that its replica has given up, as indeterminate with its worst-case expiry, every grant whose
+/// time is over and every session whose time is, and forgets spent tokens that have expired.
 pub async fn sweep(broker: &Broker) -> Result<(), StoreError> {
     let now = broker.clock.now();
     for (issuance_id, worst_case_expiry) in issuances::overdue(&broker.pool, now, 500).await? {
@@ -111,7 +111,12 @@ pub async fn sweep(broker: &Broker) -> Result<(), StoreError> {
     notifications::forget(&broker.pool, before).await?;
     // An hour of grace covers every leeway and clock difference.
     let before = now.saturating_sub(SignedDuration::from_hours(1)).unwrap_or(Timestamp::MIN);
-    issuances::forget_expired_tokens(&broker.pool, before).await
+    issuances::forget_expired_tokens(&broker.pool, before).await?;
+    if let Some(sign_in) = &broker.sign_in {
+        let mut connection = broker.pool.acquire().await?;
+        sessions::sweep(&mut connection, sign_in.idle_ttl(), 500, broker.recorder.stamp()).await?;
+    }
+    Ok(())
 }
 
 async fn flush_forever(broker: Arc<Broker>, every: Duration) {

@@ -24,6 +24,9 @@ pub(crate) fn run(command: &Command, load: impl Fn() -> Result<Config, Error>) -
     match command {
         Command::Check => {
             let config = load()?;
+            for warning in config.roles.warnings() {
+                println!("warning: {warning}");
+            }
             println!(
                 "ok: {} issuers, listening on {}, database {}",
                 config.issuers.len(),

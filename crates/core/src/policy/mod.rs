@@ -31,6 +31,7 @@ mod problem;
 mod read;
 mod rules;
 mod schema;
+mod summary;
 mod time;
 mod tree;
 mod words;
@@ -45,6 +46,7 @@ pub use document::{Approval, Approvers, BreakGlass, Demand, ValidFor};
 pub use guardrail::Guardrails;
 pub use problem::Problem;
 pub use schema::policy_schema;
+pub use summary::Sentence;
 
 use document::Document;
 use problem::{Position, Problems};

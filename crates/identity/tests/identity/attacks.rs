@@ -294,6 +294,6 @@ fn codes_are_stable_and_distinct() {
     assert_eq!(
         codes.join(" "),
         "size shape json alg kid crit header iss sig jwks_unavailable review cluster_unavailable workload \
-         pod self_issuer typ aud exp nbf lifetime jti claim claim_type"
+         pod self_issuer typ aud nonce exp nbf lifetime jti claim claim_type"
     );
 }

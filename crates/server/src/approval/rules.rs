@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cortex_core::grant::{MfaProof, SignInRules};
+use cortex_core::grant::{MfaProof, Rules, SignInRules};
 use cortex_identity::{IssuerConfig, Kind};
 use jiff::SignedDuration;
 use schemars::JsonSchema;
@@ -91,6 +91,16 @@ impl ApproverRules {
             sign_in: SignInRules { proof, max_age },
             author_may_approve: config.author_may_approve,
             approved_for: SignedDuration::from_secs(config.approved_ttl_s),
+        }
+    }
+
+    /// The rules for a grant of a policy whose version in force `author` applied.
+    pub fn of_author<'a>(&'a self, author: &'a str) -> Rules<'a> {
+        Rules {
+            bare_groups: self.bare_groups,
+            sign_in: &self.sign_in,
+            author,
+            author_may_approve: self.author_may_approve,
         }
     }
 }

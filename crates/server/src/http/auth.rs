@@ -6,15 +6,18 @@ use axum::extract::FromRequestParts;
 use axum::http::{StatusCode, header, request::Parts};
 use cortex_core::{Person, Principal};
 use cortex_identity::Verified;
+use serde::Serialize;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
 use super::error::Problem;
 use super::{App, Client};
 use crate::config::RolesConfig;
+use crate::store::people;
 
 /// What a person may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
     /// Write policies and guardrails.
     Admin,
     /// See and decide on grants.
@@ -23,22 +26,52 @@ pub(super) enum Role {
     Auditor,
 }
 
+impl Role {
+    /// Every role.
+    pub(crate) const ALL: [Self; 3] = [Self::Admin, Self::Approver, Self::Auditor];
+
+    /// The role's name, as the configuration writes it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Approver => "approver",
+            Self::Auditor => "auditor",
+        }
+    }
+}
+
 /// A person who proved who they are.
 #[derive(Debug, Clone)]
-pub(super) struct Caller {
-    pub(super) person: Person,
+pub(crate) struct Caller {
+    pub(crate) person: Person,
     roles: Vec<Role>,
 }
 
 impl Caller {
+    /// A person who is let in, and the roles that their groups carry.
+    pub(crate) fn new(person: Person, config: &RolesConfig) -> Self {
+        let roles = roles(&person, config);
+        Self { person, roles }
+    }
+
+    /// What they may do.
+    pub(crate) fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    /// Whether they have one of `roles`.
+    pub(crate) fn has(&self, roles: &[Role]) -> bool {
+        roles.iter().any(|role| self.roles.contains(role))
+    }
+
     /// Who they are, for the record.
-    pub(super) fn subject(&self) -> String {
+    pub(crate) fn subject(&self) -> String {
         Principal::Person(self.person.clone()).subject()
     }
 
     /// Refuses whoever has none of `roles`.
-    pub(super) fn need(&self, roles: &[Role]) -> Result<(), Problem> {
-        if roles.iter().any(|role| self.roles.contains(role)) {
+    pub(crate) fn need(&self, roles: &[Role]) -> Result<(), Problem> {
+        if self.has(roles) {
             return Ok(());
         }
         tracing::info!(person = self.subject(), ?roles, "refused for want of a role");
@@ -81,17 +114,24 @@ impl FromRequestParts<App> for Bearer {
         let Ok(client) = Client::from_request_parts(parts, app).await;
         let token =
             bearer(parts).ok_or_else(|| unauthorized("send Authorization: Bearer and a person's token"))?;
-        match app.broker.identity.verify(token).await {
-            Ok(verified) => Ok(Self { verified }),
+        let verified = match app.broker.identity.verify(token).await {
+            Ok(verified) => verified,
             Err(rejection) if rejection.is_temporary() => {
-                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the issuer's keys cannot be had"))
+                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the issuer's keys cannot be had"));
             }
             Err(rejection) => {
                 tracing::info!(reason = rejection.reason.code(), detail = %rejection.detail, "token not accepted");
                 app.broker.noise.count(rejection.reason.code(), client.source, app.broker.clock.now());
-                Err(unauthorized("the token was not accepted"))
+                return Err(unauthorized("the token was not accepted"));
             }
+        };
+        if let Principal::Person(person) = verified.principal()
+            && people::is_disabled(&app.broker.pool, &person.issuer, &person.subject).await?
+        {
+            tracing::info!(person = verified.principal().subject(), "a disabled person's token was shown");
+            return Err(unauthorized("the token was not accepted"));
         }
+        Ok(Self { verified })
     }
 }
 

@@ -112,7 +112,7 @@ pub(super) fn page_size(limit: Option<i64>) -> Result<i64, Problem> {
     if (1..=200).contains(&limit) { Ok(limit) } else { Err(Problem::bad_request("limit is 1 to 200")) }
 }
 
-pub(super) fn parse_id(text: &str) -> Result<GrantId, Problem> {
+pub(crate) fn parse_id(text: &str) -> Result<GrantId, Problem> {
     text.parse().map_err(|_| Problem::bad_request("a grant's id is a UUID"))
 }
 
@@ -213,16 +213,20 @@ async fn decide(
     bytes: &[u8],
 ) -> Result<Shown, Problem> {
     caller.need(&[Role::Approver])?;
-    let id = parse_id(id)?;
     let decision = if bytes.is_empty() { Decision::default() } else { body::json(headers, bytes)? };
-    body::bounded("comment", decision.comment.as_deref(), COMMENT_MAX)?;
     let seen = seen(headers, decision.request_digest.as_deref())?;
-    let word = Word { approve, comment: decision.comment, seen };
+    say(app, caller, id, Word { approve, comment: decision.comment, seen }).await.map(Shown)
+}
+
+/// A person's word on a grant, for the API and the console alike.
+pub(crate) async fn say(app: &App, caller: &Caller, id: &str, word: Word) -> Result<Grant, Problem> {
+    caller.need(&[Role::Approver])?;
+    let id = parse_id(id)?;
+    body::bounded("comment", word.comment.as_deref(), COMMENT_MAX)?;
     let broker = &app.broker;
     let mut connection = broker.pool.acquire().await?;
     let stamp = broker.recorder.stamp();
-    let decided = grants::decide(&mut connection, id, &caller.person, word, &broker.approvers, stamp).await;
-    Ok(Shown(decided?))
+    Ok(grants::decide(&mut connection, id, &caller.person, word, &broker.approvers, stamp).await?)
 }
 
 /// The digest of what the person saw: `If-Match` (RFC 9110, section 13.1.1), one strong tag, or the body's. A
@@ -280,17 +284,29 @@ pub(super) async fn withdraw(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Shown, Problem> {
-    let id = parse_id(&id)?;
+    let grant_id = parse_id(&id)?;
     let withdrawal = if body.is_empty() { Withdrawal::default() } else { body::json(&headers, &body)? };
-    body::bounded("comment", withdrawal.comment.as_deref(), COMMENT_MAX)?;
     spend(&app, &bearer).await?;
-    let broker = &app.broker;
-    let may = |grant: &Grant| may_withdraw(&app, &bearer, grant);
-    let by = bearer.verified.principal().subject();
-    let mut connection = broker.pool.acquire().await?;
+    let roles = bearer.roles(&app);
     let comment = withdrawal.comment.as_deref();
+    take_back(&app, bearer.verified.principal(), &roles, grant_id, comment).await.map(Shown)
+}
+
+/// Takes a grant back, for the API and the console alike.
+pub(crate) async fn take_back(
+    app: &App,
+    principal: &Principal,
+    roles: &[Role],
+    id: GrantId,
+    comment: Option<&str>,
+) -> Result<Grant, Problem> {
+    body::bounded("comment", comment, COMMENT_MAX)?;
+    let broker = &app.broker;
+    let may = |grant: &Grant| may_withdraw(app, principal, roles, grant);
+    let by = principal.subject();
+    let mut connection = broker.pool.acquire().await?;
     let stamp = broker.recorder.stamp();
-    Ok(Shown(grants::withdraw(&mut connection, id, &by, comment, may, stamp).await?))
+    Ok(grants::withdraw(&mut connection, id, &by, comment, may, stamp).await?)
 }
 
 /// A run's token is good for one thing.
@@ -308,10 +324,15 @@ async fn spend(app: &App, bearer: &Bearer) -> Result<(), Problem> {
     }
 }
 
-fn may_withdraw(app: &App, bearer: &Bearer, grant: &Grant) -> Result<(), GrantError> {
-    match bearer.verified.principal() {
+/// Whether this caller may take the grant back.
+pub(crate) fn may_withdraw(
+    app: &App,
+    principal: &Principal,
+    roles: &[Role],
+    grant: &Grant,
+) -> Result<(), GrantError> {
+    match principal {
         Principal::Person(person) => {
-            let roles = bearer.roles(app);
             let named = || grant.is_named(person, app.broker.approvers.bare_groups);
             let asked = matches!(&grant.asked, Asked::Standing { requester, .. } if requester.may_be(person));
             if roles.contains(&Role::Admin) || asked || (roles.contains(&Role::Approver) && named()) {

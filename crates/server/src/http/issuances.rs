@@ -16,35 +16,35 @@ use super::grants::page_size;
 use crate::store::issuances::{self, Filter, Issuance};
 use crate::store::revocations::{self, Hit};
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListQuery {
+pub(crate) struct ListQuery {
     /// From this time on (RFC 3339).
-    since: Option<String>,
+    pub(crate) since: Option<String>,
     /// Before this time (RFC 3339).
-    until: Option<String>,
+    pub(crate) until: Option<String>,
     /// The DAG.
-    dag_id: Option<String>,
+    pub(crate) dag_id: Option<String>,
     /// The DAG run.
-    run_id: Option<String>,
+    pub(crate) run_id: Option<String>,
     /// The task.
-    task_id: Option<String>,
+    pub(crate) task_id: Option<String>,
     /// The principal, as the record shows it.
-    principal: Option<String>,
+    pub(crate) principal: Option<String>,
     /// The policy.
-    policy: Option<String>,
+    pub(crate) policy: Option<String>,
     /// The provider.
-    provider: Option<String>,
+    pub(crate) provider: Option<String>,
     /// `issued`, `failed`, `indeterminate`, `open` or `denied`.
-    outcome: Option<String>,
+    pub(crate) outcome: Option<String>,
     /// Somebody who approved, as principal.
-    approver: Option<String>,
+    pub(crate) approver: Option<String>,
     /// The last id of the page before.
-    before: Option<String>,
+    pub(crate) before: Option<String>,
     /// How many, 1 to 200; 50 by default.
     #[param(minimum = 1, maximum = 200)]
-    limit: Option<i64>,
+    pub(crate) limit: Option<i64>,
 }
 
 /// A page of the record, newest first.
@@ -78,7 +78,8 @@ pub(super) async fn list(
     Ok(Json(Page { issuances, next }))
 }
 
-fn filter(query: ListQuery) -> Result<Filter, Problem> {
+/// The search that a query means.
+pub(crate) fn filter(query: ListQuery) -> Result<Filter, Problem> {
     let ListQuery {
         since,
         until,

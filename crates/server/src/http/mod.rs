@@ -1,6 +1,6 @@
 //! HTTP: each file owns the routes of one kind of user, and what they answer.
 
-mod auth;
+pub(crate) mod auth;
 mod aws;
 mod body;
 mod credentials;
@@ -10,13 +10,14 @@ mod freezes;
 #[doc(hidden)]
 pub mod fuzzing;
 mod grant_status;
-mod grants;
+pub(crate) mod grants;
 mod guardrails;
 mod introspect;
-mod issuances;
-mod notifications;
-mod operations;
-mod policies;
+pub(crate) mod issuances;
+pub(crate) mod notifications;
+pub(crate) mod operations;
+pub(crate) mod people;
+pub(crate) mod policies;
 mod preapprovals;
 mod revocations;
 mod token;
@@ -44,6 +45,7 @@ use utoipa_axum::routes;
 
 use self::auth::BearerScheme;
 use crate::broker::Broker;
+use crate::console;
 
 pub use error::{OAuthError, Problem};
 pub use operations::recorder;
@@ -148,6 +150,7 @@ struct RequestId(String);
         (name = "freezes", description = "The kill switch."),
         (name = "revocations", description = "Ending credentials before they expire."),
         (name = "introspection", description = "What APIs ask about the tokens that they are shown."),
+        (name = "people", description = "Who signs in, and who no longer may."),
         (name = "record", description = "What auditors ask."),
         (name = "issuer", description = "Cortex as an OIDC issuer, for the clouds."),
         (name = "operations", description = "What operators watch.")
@@ -190,6 +193,13 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(introspect::introspect))
         .routes(routes!(issuances::list))
         .routes(routes!(issuances::show))
+        .routes(routes!(people::sign_in))
+        .routes(routes!(people::me))
+        .routes(routes!(people::sessions))
+        .routes(routes!(people::end_session))
+        .routes(routes!(people::disabled))
+        .routes(routes!(people::disable))
+        .routes(routes!(people::enable))
         .routes(routes!(well_known::openid_configuration))
         .routes(routes!(well_known::authorization_server))
         .routes(routes!(well_known::jwks))
@@ -210,6 +220,7 @@ pub fn router(app: App) -> Router {
     let api = Arc::new(api);
     let page = Arc::clone(&api);
     router
+        .merge(console::router(&app))
         .route("/openapi.json", axum::routing::get(move || async move { axum::Json((*api).clone()) }))
         .route("/docs", axum::routing::get(move || async move { docs::page(&page) }))
         .fallback(|| async { Problem::not_found("there is nothing at this path") })

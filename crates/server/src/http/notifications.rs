@@ -79,11 +79,16 @@ pub(super) async fn retry(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    send_again(&app, &caller, &id).await.map(|()| StatusCode::ACCEPTED)
+}
+
+/// Tries a dead notification again, for the API and the console alike.
+pub(crate) async fn send_again(app: &App, caller: &Caller, id: &str) -> Result<(), Problem> {
     caller.need(&[Role::Admin])?;
-    let found = notifications::retry(&app.broker.pool, parse_id(&id)?, app.broker.clock.now()).await?;
+    let found = notifications::retry(&app.broker.pool, parse_id(id)?, app.broker.clock.now()).await?;
     if !found {
         return Err(Problem::not_found("there is no dead notification of this id"));
     }
     tracing::info!(by = caller.subject(), id, "a dead notification is tried again");
-    Ok(StatusCode::ACCEPTED)
+    Ok(())
 }

@@ -26,13 +26,13 @@ pub(super) async fn healthz() -> &'static str {
 
 /// Whether this replica can issue.
 #[derive(Serialize, utoipa::ToSchema)]
-pub(super) struct Readiness {
+pub(crate) struct Readiness {
     /// Whether it can.
-    ready: bool,
+    pub(crate) ready: bool,
     /// What stands in the way.
-    problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
     /// How many policies are in force.
-    policies: usize,
+    pub(crate) policies: usize,
 }
 
 /// Ready: the record can be written and the guardrails read; not while stopping.
@@ -44,6 +44,13 @@ pub(super) struct Readiness {
     )
 )]
 pub(super) async fn readyz(State(app): State<App>) -> impl IntoResponse {
+    let readiness = readiness(&app).await;
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness))
+}
+
+/// Whether this replica can issue, and what stands in the way.
+pub(crate) async fn readiness(app: &App) -> Readiness {
     let broker = &app.broker;
     let catalogue = broker.library.catalogue();
     let mut problems = Vec::new();
@@ -57,8 +64,7 @@ pub(super) async fn readyz(State(app): State<App>) -> impl IntoResponse {
     if catalogue.guardrails().is_none() {
         problems.push("the guardrails cannot be read".to_owned());
     }
-    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready: problems.is_empty(), problems, policies: catalogue.len() }))
+    Readiness { ready: problems.is_empty(), problems, policies: catalogue.len() }
 }
 
 /// Measurements, in the Prometheus text format.

@@ -20,7 +20,7 @@ use crate::library::Catalogue;
 use crate::store::documents::{self, Applied, Document, Kind, Version};
 
 /// Who may read policies.
-pub(super) const READERS: [Role; 3] = [Role::Admin, Role::Approver, Role::Auditor];
+pub(crate) const READERS: [Role; 3] = [Role::Admin, Role::Approver, Role::Auditor];
 
 /// The most documents in one application.
 const DOCUMENTS_MAX: usize = 1_000;
@@ -175,7 +175,7 @@ fn name(text: &str) -> Result<PolicyName, Problem> {
     text.parse().map_err(|_| none())
 }
 
-pub(super) async fn head(app: &App, kind: Kind, name: &str) -> Result<Version, Problem> {
+pub(crate) async fn head(app: &App, kind: Kind, name: &str) -> Result<Version, Problem> {
     let name = self::name(name)?;
     let head = documents::head(&app.broker.pool, kind, name.as_str()).await?;
     head.filter(|head| !head.retired).ok_or_else(none)
@@ -199,7 +199,8 @@ pub(super) async fn history(
     versions(&app, &name).await.map(Json)
 }
 
-async fn versions(app: &App, name: &str) -> Result<Vec<Version>, Problem> {
+/// Every version of a policy, newest first.
+pub(crate) async fn versions(app: &App, name: &str) -> Result<Vec<Version>, Problem> {
     let name = self::name(name)?;
     let versions = documents::history(&app.broker.pool, Kind::Policy, name.as_str()).await?;
     if versions.is_empty() { Err(none()) } else { Ok(versions) }
@@ -263,7 +264,8 @@ pub(super) async fn explain(
     Ok(in_force(&catalogue, &name)?.cedar())
 }
 
-fn in_force<'a>(catalogue: &'a Catalogue, name: &str) -> Result<&'a Policy, Problem> {
+/// The policy as it is in force in this replica.
+pub(crate) fn in_force<'a>(catalogue: &'a Catalogue, name: &str) -> Result<&'a Policy, Problem> {
     let policy = catalogue.policy(&self::name(name)?).and_then(|shelved| shelved.policy());
     policy.map(|policy| &**policy).ok_or_else(none)
 }
@@ -271,24 +273,24 @@ fn in_force<'a>(catalogue: &'a Catalogue, name: &str) -> Result<&'a Policy, Prob
 /// A question to a policy: could this run get this now?
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Question {
+pub(crate) struct Question {
     /// The run, with the fields that the record shows: `issuer`, `dag_id`, `run_id`, `task_id`, `try_number`,
     /// `attestation` and, where they matter, the others.
     #[schema(value_type = Object)]
-    run: Value,
+    pub(crate) run: Value,
     /// The provider.
-    provider: String,
+    pub(crate) provider: String,
     /// The caller's address.
     #[schema(value_type = Option<String>)]
-    source: Option<std::net::IpAddr>,
+    pub(crate) source: Option<std::net::IpAddr>,
     /// When; now where this is missing.
-    at: Option<String>,
+    pub(crate) at: Option<String>,
     /// As if an approval were active.
     #[serde(default)]
-    approved: bool,
+    pub(crate) approved: bool,
     /// As if it asked to be let in although the policy is closed.
     #[serde(default)]
-    break_glass: bool,
+    pub(crate) break_glass: bool,
 }
 
 /// Ask a policy without a token: nothing is issued, nothing is recorded.
@@ -309,9 +311,14 @@ pub(super) async fn dry_run(
     body: Bytes,
 ) -> Result<Json<Decision>, Problem> {
     caller.need(&READERS)?;
+    in_force(&app.broker.library.catalogue(), &name)?;
+    ask(&app, &name, body::json(&headers, &body)?).map(Json)
+}
+
+/// Asks a policy a question, for the API and the console alike.
+pub(crate) fn ask(app: &App, name: &str, question: Question) -> Result<Decision, Problem> {
     let catalogue = app.broker.library.catalogue();
-    let policy = in_force(&catalogue, &name)?;
-    let question: Question = body::json(&headers, &body)?;
+    let policy = in_force(&catalogue, name)?;
     let run: Run =
         serde_json::from_value(question.run).map_err(|e| Problem::bad_request(format!("run: {e}")))?;
     let at = question.at.map(|at| at.parse::<Timestamp>()).transpose();
@@ -329,5 +336,5 @@ pub(super) async fn dry_run(
         approved: question.approved,
         break_glass: question.break_glass,
     };
-    Ok(Json(policy.decide(guardrails, &ask)))
+    Ok(policy.decide(guardrails, &ask))
 }

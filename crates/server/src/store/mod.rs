@@ -9,9 +9,12 @@ pub mod grants;
 pub mod issuances;
 pub mod keys;
 pub mod notifications;
+pub mod people;
 mod recorder;
 pub mod revocations;
 mod row;
+pub mod sessions;
+pub mod timeline;
 
 use std::str::FromStr as _;
 use std::time::Duration;

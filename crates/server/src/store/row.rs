@@ -118,29 +118,23 @@ impl Row {
                 self.principal = Some(change.by.clone());
             }
             What::GuardrailsApplied(change) => self.principal = Some(change.by.clone()),
-            What::GrantRequested { grant_id, principal, policy, policy_digest, .. }
-            | What::PreapprovalMade { grant_id, principal, policy, policy_digest, .. } => {
-                self.grant_id = Some(grant_id.uuid());
-                self.who(principal);
-                self.policy = Some(policy.to_string());
-                self.policy_digest = Some(policy_digest.as_bytes().to_vec());
-            }
-            What::GrantDecided { grant_id, policy, by, dag_id, run_id, .. } => {
-                self.grant_id = Some(grant_id.uuid());
-                self.who(by);
-                self.dag_id.clone_from(dag_id);
-                self.run_id.clone_from(run_id);
-                self.policy = Some(policy.to_string());
-            }
-            What::GrantWithdrawn(end)
-            | What::GrantExpired(end)
-            | What::GrantVoided(end)
-            | What::PreapprovalEnded(end) => self.grant_end(end),
+            What::GrantRequested { .. }
+            | What::PreapprovalMade { .. }
+            | What::GrantDecided { .. }
+            | What::GrantWithdrawn(_)
+            | What::GrantExpired(_)
+            | What::GrantVoided(_)
+            | What::PreapprovalEnded(_) => self.grant(what),
             What::NotificationDead { event, .. } => self.reason = Some(event.clone()),
             What::FreezeSet(freeze) => self.stopped(&freeze.by, &freeze.scope),
             What::FreezeLifted { freeze_id: _, scope, by } => self.stopped(by, scope),
             What::RevocationRequested { selector, by, .. } => self.revoked(by, selector),
             What::RevocationSettled(settled) => self.provider = Some(settled.provider.clone()),
+            What::SessionStarted { .. }
+            | What::SessionEnded { .. }
+            | What::SessionRefused { .. }
+            | What::PersonDisabled(_)
+            | What::PersonEnabled(_) => self.people(what),
             What::KeyCreated(change) | What::KeyRotated(change) | What::KeyRetired(change) => {
                 self.principal = Some(change.by.clone());
             }
@@ -177,6 +171,48 @@ impl Row {
             Outcome::Indeterminate { worst_case_expiry, .. } => {
                 self.expires_at = Some(micros(*worst_case_expiry));
             }
+        }
+    }
+
+    /// Approvals.
+    fn grant(&mut self, what: &What) {
+        match what {
+            What::GrantRequested { grant_id, principal, policy, policy_digest, .. }
+            | What::PreapprovalMade { grant_id, principal, policy, policy_digest, .. } => {
+                self.grant_id = Some(grant_id.uuid());
+                self.who(principal);
+                self.policy = Some(policy.to_string());
+                self.policy_digest = Some(policy_digest.as_bytes().to_vec());
+            }
+            What::GrantDecided { grant_id, policy, by, dag_id, run_id, .. } => {
+                self.grant_id = Some(grant_id.uuid());
+                self.who(by);
+                self.dag_id.clone_from(dag_id);
+                self.run_id.clone_from(run_id);
+                self.policy = Some(policy.to_string());
+            }
+            What::GrantWithdrawn(end)
+            | What::GrantExpired(end)
+            | What::GrantVoided(end)
+            | What::PreapprovalEnded(end) => self.grant_end(end),
+            _ => {}
+        }
+    }
+
+    /// Who signs in, and who no longer may.
+    fn people(&mut self, what: &What) {
+        match what {
+            What::SessionStarted { by, .. } => self.who(by),
+            What::SessionEnded { person, .. } => self.principal = Some(person.clone()),
+            What::SessionRefused { reason, person, .. } => {
+                self.principal = Some(person.clone());
+                self.reason = Some(reason.clone());
+            }
+            What::PersonDisabled(change) | What::PersonEnabled(change) => {
+                self.issuer = Some(change.issuer.to_string());
+                self.principal = Some(change.by.clone());
+            }
+            _ => {}
         }
     }
 

@@ -1,6 +1,8 @@
 //! People's word on a grant, and taking it back.
 
-use cortex_core::grant::{Grant, Rules, State};
+use std::collections::HashMap;
+
+use cortex_core::grant::{Grant, State};
 use cortex_core::record::What;
 use cortex_core::{Digest, GrantId, Person, PolicyName, Principal};
 use jiff::Timestamp;
@@ -10,7 +12,7 @@ use super::super::micros;
 use super::super::row::{Stamp, insert};
 use super::ends::{Ended, end};
 use super::rows::{GrantRow, select_grant};
-use super::{GrantError, corrupt, get};
+use super::{GrantError, StoreError, corrupt, get};
 use crate::approval::ApproverRules;
 
 /// One person's word on a grant.
@@ -43,13 +45,7 @@ pub async fn decide(
         return Err(error);
     }
     let author = author(&mut tx, &grant.policy).await?;
-    let rules_now = Rules {
-        bare_groups: rules.bare_groups,
-        sign_in: &rules.sign_in,
-        author: &author,
-        author_may_approve: rules.author_may_approve,
-    };
-    grant.may_decide(person, &rules_now, now)?;
+    grant.may_decide(person, &rules.of_author(&author), now)?;
     insert_word(&mut tx, id, person, &word, now).await?;
     let status = grant.after(word.approve);
     if status != "requested" {
@@ -107,14 +103,23 @@ async fn lock(tx: &mut PgConnection, id: GrantId, now: Timestamp) -> Result<Gran
 
 /// Who put the version in force that a live grant is about: another one would have made it void.
 async fn author(tx: &mut PgConnection, policy: &PolicyName) -> Result<String, GrantError> {
-    let author: Option<String> = sqlx::query_scalar(
-        "SELECT d.applied_by FROM document_head h JOIN document d USING (kind, name, version)
-         WHERE h.kind = 'policy' AND h.name = $1",
-    )
-    .bind(policy.as_str())
-    .fetch_optional(tx)
-    .await?;
+    let author = authors(tx, &[policy.to_string()]).await?.remove(policy.as_str());
     Ok(author.ok_or_else(|| corrupt("a grant of a policy that never was"))?)
+}
+
+/// Who put the newest version of each of these policies in force, as principals.
+pub async fn authors(
+    connection: &mut PgConnection,
+    policies: &[String],
+) -> Result<HashMap<String, String>, StoreError> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT h.name, d.applied_by FROM document_head h JOIN document d USING (kind, name, version)
+         WHERE h.kind = 'policy' AND h.name = ANY($1)",
+    )
+    .bind(policies)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().collect())
 }
 
 async fn insert_word(

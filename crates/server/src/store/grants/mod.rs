@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 use super::{StoreError, micros};
 use rows::{GrantRow, select_grant};
 
-pub use decide::{Word, decide, withdraw};
+pub use decide::{Word, authors, decide, withdraw};
 pub use ends::expire_due;
 pub(super) use ends::{Void, void};
 pub use request::{NewGrant, request};
