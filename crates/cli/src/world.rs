@@ -28,6 +28,8 @@ pub const AUDIENCE: &str = "cortex";
 pub const RUNS: &str = "prod";
 /// The name under which it vouches for people.
 pub const PEOPLE: &str = "staff";
+/// What the console is called at the development issuer.
+pub const CONSOLE: &str = "cortex-console";
 /// The name under which it vouches for services.
 pub const SERVICES: &str = "services";
 /// The service that may claim the runs of the sandbox's Airflow.
@@ -146,6 +148,8 @@ pub fn configure(sandbox: &Sandbox, database_url: &str, folder: &Path) -> Result
             .collect(),
         auditor: group("auditors"),
     };
+    config.sign_in.issuer = Some(PEOPLE.parse().map_err(|_| Error::Said(format!("{PEOPLE} is no name")))?);
+    config.sign_in.client_id = Some(CONSOLE.to_owned());
     let providers = &mut config.providers;
     providers.aws.endpoint = Some(sandbox.aws_url().to_owned());
     providers.aws.revocation.method = AwsRevocationMethod::WebIdentity;

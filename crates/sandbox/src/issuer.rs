@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::fault::Twist;
 use crate::gate::{Answer, Call, Operation, Service, World};
 use crate::ledger::Cloud;
+use crate::people::{self, SignIns};
 
 /// How the development issuer signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,12 +135,13 @@ pub(crate) struct DevIssuer {
     world: World,
     /// The first one signs.
     keys: RwLock<Vec<Arc<SigningKey>>>,
+    sign_ins: SignIns,
 }
 
 impl DevIssuer {
     pub(crate) fn new(url: String, config: IssuerConfig, world: World) -> Result<Self, KeyError> {
         let keys = RwLock::new(vec![Arc::new(SigningKey::generate()?)]);
-        Ok(Self { url, config, world, keys })
+        Ok(Self { url, config, world, keys, sign_ins: SignIns::default() })
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -228,11 +230,17 @@ impl DevIssuer {
         Json(json!({
             "issuer": iss,
             "jwks_uri": format!("{}/jwks", self.url),
-            "token_endpoint": format!("{}/token", self.url),
-            "response_types_supported": ["id_token"],
+            "authorization_endpoint": format!("{iss}/authorize"),
+            "token_endpoint": if iss == self.url { format!("{iss}/token") } else { format!("{iss}/code") },
+            "response_types_supported": ["code"],
+            "grant_types_supported": ["authorization_code"],
+            "code_challenge_methods_supported": ["S256"],
+            "scopes_supported": ["openid", "profile", "email", "groups"],
+            "token_endpoint_auth_methods_supported": ["none", "client_secret_basic"],
+            "authorization_response_iss_parameter_supported": true,
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["RS256"],
-            "service_documentation": "For development only: this issuer signs whatever it is asked to.",
+            "service_documentation": "https://cortex.invalid/for-development-only",
         }))
         .into_response()
     }
@@ -244,6 +252,27 @@ impl DevIssuer {
             json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": key.kid(), "n": n, "e": e})
         });
         Json(json!({"keys": keys.collect::<Vec<_>>()})).into_response()
+    }
+
+    /// Gives an ID token for a code, as a sign-in ends.
+    fn redeem(&self, call: &Call) -> Response {
+        let now = self.world.now().as_second();
+        let signed_in = match self.sign_ins.redeem(call, now) {
+            Ok(signed_in) => signed_in,
+            Err(refused) => return *refused,
+        };
+        let email = format!("{}@acme.example", signed_in.person);
+        let mut claims = self.person_claims(signed_in.person, signed_in.groups, Some(&email));
+        if let Some(claims) = claims.as_object_mut() {
+            claims.insert("aud".to_owned(), signed_in.client_id.into());
+            claims.insert("auth_time".to_owned(), now.into());
+            claims.insert("amr".to_owned(), json!(["pwd", "mfa"]));
+            claims.extend(signed_in.nonce.map(|nonce| ("nonce".to_owned(), nonce.into())));
+        }
+        match self.sign(&claims) {
+            Ok(token) => Json(people::answer(&token, self.config.ttl_s)).into_response(),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        }
     }
 
     fn token(&self, call: &Call) -> Response {
@@ -298,6 +327,10 @@ impl Service for DevIssuer {
                 self.discovery(&self.services_url())
             }
             (&Method::GET, "/jwks") => self.jwks(),
+            (&Method::GET, "/people/authorize") => {
+                self.sign_ins.authorize(call, &self.people_url(), self.world.now().as_second())
+            }
+            (&Method::POST, "/people/code") => self.redeem(call),
             (&Method::POST, "/token") => self.token(call),
             _ => StatusCode::NOT_FOUND.into_response(),
         };

@@ -18,6 +18,7 @@ mod issuer;
 mod jwks;
 mod kubernetes;
 mod ledger;
+pub mod people;
 mod serve;
 mod snowflake;
 

@@ -71,6 +71,7 @@ fn introduce(world: &World) -> Result<(), Error> {
     println!(
         "
 Cortex           {url}   (API: {url}/docs)
+console          {url}/console   (sign in as admin, approver, auditor or engineer: no password)
 runs' issuer     {issuer}
 sandbox clouds   AWS {aws}, Google {google}, Snowflake {snowflake}
 database         DATABASE_URL='{database}'

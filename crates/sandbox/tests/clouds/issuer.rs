@@ -34,7 +34,7 @@ async fn runs_and_people_have_issuers_of_their_own_with_the_same_keys() {
     for iss in [&runs, &people] {
         let discovery = world.read(&format!("{iss}/.well-known/openid-configuration")).await;
         assert_eq!(&discovery["issuer"], iss);
-        assert!(discovery["service_documentation"].as_str().unwrap().contains("development only"));
+        assert!(discovery["service_documentation"].as_str().unwrap().contains("development-only"));
         let jwks = world.read(discovery["jwks_uri"].as_str().unwrap()).await;
         assert_eq!((&jwks["keys"][0]["alg"], &jwks["keys"][0]["use"]), (&json!("RS256"), &json!("sig")));
     }
