@@ -2,7 +2,7 @@
 # What is downloaded and built for later runs lies in ${XDG_CACHE_HOME:-~/.cache}/cortex.
 
 .DEFAULT_GOAL := help
-.PHONY: help test python-test lint rust-lint python-lint demo dev bench bench-airflow fuzz deny fmt clean
+.PHONY: help test screenshots python-test lint rust-lint python-lint demo dev bench bench-airflow fuzz deny fmt clean
 
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cortex
 cargo := CARGO_BUILD_BUILD_DIR="$$(python3 .ci/build_dir.py)" cargo
@@ -20,9 +20,15 @@ help: ## list the targets
 
 test: lint ## lint, then run all tests
 	@.ci/postgres
+	@.ci/chromium
 	@echo '== tests'
 	@$(counterparts) env $(cargo) test --workspace
 	@$(MAKE) --no-print-directory python-test
+
+screenshots: ## take the pictures of docs/console.md anew, with the browser tests
+	@.ci/postgres
+	@.ci/chromium
+	@$(counterparts) env CORTEX_SCREENSHOTS="$(CURDIR)/docs/images" $(cargo) test --workspace --test e2e -- console::browser
 
 python-test: ## test the package for Airflow on each version of Airflow that installs here
 	@$(counterparts) sh -ec '\

@@ -12,6 +12,7 @@ mod attacks;
 mod attestation;
 mod bench;
 mod command_line;
+mod console;
 mod counterparts;
 mod crashes;
 mod database;

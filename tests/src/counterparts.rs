@@ -9,6 +9,7 @@
     reason = "a test without its counterpart has failed, and says why"
 )]
 
+mod browser;
 mod client;
 mod openid_provider;
 
@@ -23,6 +24,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
+pub use browser::{Browser, Window};
 pub use client::{Answer, node, node_command, python, python_command, python_sf4, python_sf4_command};
 pub use openid_provider::{Fault, OpenIdProvider};
 

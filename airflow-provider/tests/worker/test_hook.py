@@ -88,4 +88,4 @@ def test_a_link_leads_to_the_tasks_issuances(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(CortexHook, "settings", Settings.parse({"url": "https://cortex.example.com/"}))
     link = CortexIssuancesLink().get_link(operator, ti_key=key)
     query = "dag_id=d&run_id=manual__2026-01-01T00%3A00%3A00%2B00%3A00&task_id=t"
-    assert link == f"https://cortex.example.com/v1/issuances?{query}"
+    assert link == f"https://cortex.example.com/console/issuances?{query}"

@@ -285,3 +285,21 @@ fn the_example_policies_decide_as_their_tests_say() {
         }
     }
 }
+
+#[test]
+fn the_recipes_for_identity_providers_are_configurations() {
+    let page = read("../docs/sign-in.md");
+    let blocks: Vec<_> =
+        page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(blocks.len(), 5, "one for each provider");
+    for block in blocks {
+        let config = parse(block);
+        let issuer = config.sign_in.issuer.clone().unwrap();
+        assert!(config.issuers.iter().any(|known| known.name == issuer), "{block}");
+        assert_eq!(config.roles.warnings(), Vec::<String>::new(), "{block}");
+        assert!(
+            config.sign_in.client_id.as_deref() != Some(&config.issuers[0].audience),
+            "two clients: {block}"
+        );
+    }
+}

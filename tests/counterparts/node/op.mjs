@@ -1,10 +1,11 @@
 // A real OpenID Provider for Cortex's end-to-end tests, on two loopback ports of the system's choice.
 //
-//   node op.mjs [--audience https://cortex.test]
+//   node op.mjs [--audience https://cortex.test] [--host 127.0.0.1]
 //
 // The first line on standard output is JSON: {"issuer", "control", "secret"}. It ends when its standard input does,
 // so that it never outlives the test that started it. The control port takes:
 //   POST /rotate {"keep": bool}   new signing keys, with or without the old ones in the JWKS
+//   POST /console {"redirect": url}   people sign in for a console, which is called back there
 //   POST /fault {"path": "/jwks", "mode": "status|delay|drop|garbage|stall", "times": 1, "status": 503, "milliseconds": 100}
 //   GET  /counts                  requests by path
 //   GET  /keys                    the private keys, for tests that forge
@@ -17,23 +18,30 @@ import { Faults } from './faults.mjs';
 import { newKeys } from './keys.mjs';
 import { provider } from './provider.mjs';
 
-const { values: { audience } } = parseArgs({
-  options: { audience: { type: 'string', default: 'https://cortex.test' } },
+// Standard output says where we are and nothing else.
+console.info = () => {};
+
+const { values: { audience, host } } = parseArgs({
+  options: {
+    audience: { type: 'string', default: 'https://cortex.test' },
+    host: { type: 'string', default: '127.0.0.1' },
+  },
 });
 const secret = randomBytes(24).toString('hex');
 const faults = new Faults();
 let generation = 1;
 let keys = await newKeys(generation);
+let redirect;
 let answer;
 
-async function listen(handler) {
+async function listen(handler, name = '127.0.0.1') {
   const server = http.createServer(handler).listen(0, '127.0.0.1');
   await once(server, 'listening');
-  return `http://127.0.0.1:${server.address().port}`;
+  return `http://${name}:${server.address().port}`;
 }
 
 function open() {
-  answer = provider({ issuer, audience, keys, secret });
+  answer = provider({ issuer, audience, keys, secret, redirect });
 }
 
 const CONTROLS = {
@@ -42,6 +50,11 @@ const CONTROLS = {
     keys = [...await newKeys(generation), ...(keep ? keys : [])];
     open();
     return keys.map(({ kid }) => kid);
+  },
+  'POST /console': (client) => {
+    redirect = client.redirect;
+    open();
+    return {};
   },
   'POST /fault': (fault) => faults.plan(fault) ?? {},
   'GET /counts': () => faults.counts,
@@ -59,7 +72,7 @@ async function control(request, response) {
   }
 }
 
-const issuer = await listen((request, response) => faults.handle(request, response, () => answer(request, response)));
+const issuer = await listen((request, response) => faults.handle(request, response, () => answer(request, response)), host);
 open();
 console.log(JSON.stringify({ issuer, control: await listen(control), secret }));
 process.stdin.on('end', () => process.exit(0)).resume();

@@ -1,18 +1,20 @@
-// How the OpenID Provider is set up: two clients, and what their tokens say.
+// How the OpenID Provider is set up: its clients, and what their tokens say.
 //
-// Both use the client credentials grant, so that a test needs one request for a token; oidc-provider makes, signs
+// Two clients use the client credentials grant, so that a test needs one request for a token; oidc-provider makes, signs
 // and publishes everything. Form fields of the token request, beyond OAuth's own:
 //   client `airflow`: any of RUN_FIELDS becomes the claim `airflow` of a run token
 //   client `people`:  user=<name> makes a person's token
 //   both:             alg, ttl (seconds), typ, and the JSON objects `claims` and `header`, which overwrite what is signed
 import { Provider, errors } from 'oidc-provider';
 import { ALGORITHMS } from './keys.mjs';
+import { Kept, consoleClient, settings, signingIn } from './sign_in.mjs';
 
 const PEOPLE = {
   alice: ['data-eng'],
   bob: ['cortex-admins', 'data-eng'],
   carol: ['finance-admins'],
   dave: ['auditors'],
+  erin: ['finance-admins'],
 };
 
 const text = (value) => value;
@@ -33,11 +35,11 @@ const RUN_FIELDS = {
   tags: list,
 };
 
-/** Signed tokens are not stored, and nothing else is asked for: there is nothing to keep. */
-class NoStore {
-  async upsert() {}
-
-  async find() {}
+/** Signed tokens are not stored. */
+class Store extends Kept {
+  async upsert(id, payload) {
+    if (this.model !== 'ClientCredentials') await super.upsert(id, payload);
+  }
 }
 
 function runClaims(form) {
@@ -80,11 +82,16 @@ function client(clientId, secret) {
 }
 
 /** The request handler of a provider that signs with these keys. */
-export function provider({ issuer, audience, keys, secret }) {
+export function provider({ issuer, audience, keys, secret, redirect }) {
   const configured = new Provider(issuer, {
-    adapter: NoStore,
+    adapter: Store,
+    ...settings((user) => personClaims({ user })),
     jwks: { keys },
-    clients: [client('airflow', secret), client('people', secret)],
+    clients: [
+      client('airflow', secret),
+      client('people', secret),
+      ...(redirect ? [consoleClient(secret, redirect)] : []),
+    ],
     cookies: { keys: [secret] },
     ttl: { ClientCredentials: (ctx, token) => token.resourceServer.accessTokenTTL },
     enabledJWA: { idTokenSigningAlgValues: Object.keys(ALGORITHMS) },
@@ -94,7 +101,7 @@ export function provider({ issuer, audience, keys, secret }) {
       clientCredentials: { enabled: true },
       resourceIndicators: {
         enabled: true,
-        defaultResource: () => audience,
+        defaultResource: (ctx) => (ctx.oidc.client.clientId === 'cortex-console' ? undefined : audience),
         getResourceServerInfo: (ctx, resource) => ({
           scope: '',
           audience: resource,
@@ -106,5 +113,5 @@ export function provider({ issuer, audience, keys, secret }) {
     },
   });
   configured.on('server_error', (ctx, error) => console.error('op: server_error', error));
-  return configured.callback();
+  return signingIn(configured, (user) => user in PEOPLE);
 }

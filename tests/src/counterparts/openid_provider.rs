@@ -42,6 +42,23 @@ impl OpenIdProvider {
         Self { server: Server::start(command).await, http: Client::new() }
     }
 
+    /// Starts one that is called `localhost`, so that for a browser it is another site than what is called 127.0.0.1.
+    pub async fn start_elsewhere() -> Self {
+        let mut command = Command::new(Places::get().await.node());
+        command.arg(folder().join("node/op.mjs")).args(["--audience", Self::AUDIENCE, "--host", "localhost"]);
+        Self { server: Server::start(command).await, http: Client::new() }
+    }
+
+    /// People sign in here for a console, as its client `cortex-console`, which is called back at `redirect`.
+    pub async fn serves_console_at(&self, redirect: &str) {
+        self.control("console", &json!({"redirect": redirect})).await;
+    }
+
+    /// The secret of its clients.
+    pub fn secret(&self) -> &str {
+        self.server.address("secret")
+    }
+
     /// Its `iss`; discovery and keys are below it.
     pub fn issuer(&self) -> &str {
         self.server.address("issuer")

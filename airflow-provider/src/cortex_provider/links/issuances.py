@@ -22,4 +22,4 @@ class CortexIssuancesLink(compat.BaseOperatorLink):
         except CortexError:
             return ""
         query = urlencode({"dag_id": ti_key.dag_id, "run_id": ti_key.run_id, "task_id": ti_key.task_id})
-        return f"{url}/v1/issuances?{query}"
+        return f"{url}/console/issuances?{query}"
