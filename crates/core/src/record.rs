@@ -10,8 +10,8 @@ use crate::credential::{Lease, Revocation};
 use crate::decision::Reason;
 use crate::freeze::{Freeze, Scope};
 use crate::ids::{
-    DecisionId, Digest, FreezeId, GrantId, IssuanceId, IssuerName, NotificationId, PolicyName, RecordId, RevocationId,
-    SessionId,
+    DecisionId, Digest, FreezeId, GrantId, IssuanceId, IssuerName, NotificationId, PolicyName, RecordId,
+    RevocationId, SessionId,
 };
 use crate::principal::{ClaimedRun, Principal};
 use crate::revocation::Selector;

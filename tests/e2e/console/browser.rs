@@ -33,12 +33,12 @@ impl Office {
                 OpenIdProvider::AUDIENCE,
             )
         };
-        let world = TestWorld::start_live(|config| {
+        let world = Box::pin(TestWorld::start_live(move |config| {
             config.issuers.retain(|issuer| issuer.name.as_str() != "staff");
             config.issuers.push(staff);
             config.sign_in.client_secret_file = Some(secret);
             config.roles.auditor.insert("staff/cortex-admins".to_owned());
-        })
+        }))
         .await;
         directory.serves_console_at(&world.url("/console/callback")).await;
         Self { world, directory, browser, _secret: folder }
@@ -326,6 +326,48 @@ async fn a_session_ends_while_its_person_is_at_work() {
 }
 
 #[tokio::test]
+async fn an_admin_stops_a_run_and_ends_what_it_got_and_sees_what_is_confirmed() {
+    let office = Office::open().await;
+    let run = first_run("scheduled__1");
+    let issued = office.ask(&run, "first-steps", "").await;
+    assert_eq!(issued["credentials"]["api"]["status"], "issued", "{issued}");
+    let bob = office.browser.window("bob").await;
+    office.sign_in(&bob, "bob", "/console/runs/prod/hello_cortex/scheduled__1").await;
+    bob.click("text=Revoke what it got").await;
+    bob.wait("#s-kind").await;
+    bob.fill("#r-reason", "a leaked log").await;
+    bob.click("text=Show what it hits").await;
+    bob.wait("text=Revoke these?").await;
+    assert_eq!(bob.count("tbody tr").await, 4, "each credential of the run, and what becomes of it");
+    bob.is_sound().await;
+    bob.picture("revoke").await;
+    bob.click("button.danger").await;
+    bob.wait(".notice").await;
+    assert!(bob.text("main").await.contains("enforced"), "{}", bob.text("main").await);
+    bob.is_sound().await;
+    bob.picture("revocation").await;
+    let requested = office.world.record(&["revocation.requested"]).await;
+    assert_eq!(
+        (&requested[0]["reason"], &requested[0]["by"]),
+        (&json!("a leaked log"), &json!("person:staff:bob"))
+    );
+
+    bob.goto(&office.world.url("/console/freezes?kind=dag&dag_id=hello_cortex")).await;
+    bob.fill("#z-reason", "until we know more").await;
+    bob.click("button:text-is('Freeze')").await;
+    bob.wait(".notice").await;
+    bob.is_sound().await;
+    bob.picture("freezes").await;
+    let stopped = office.ask(&first_run("scheduled__2"), "first-steps", "").await;
+    assert!(stopped["error_description"].as_str().unwrap().contains("until we know more"), "{stopped}");
+    bob.goto(&office.world.url("/console/freezes")).await;
+    bob.click("tr:has-text('the DAG hello_cortex') button").await;
+    bob.wait(".notice").await;
+    let goes_on = office.ask(&first_run("scheduled__3"), "first-steps", "").await;
+    assert_eq!(goes_on["credentials"]["api"]["status"], "issued", "{goes_on}");
+}
+
+#[tokio::test]
 async fn the_main_pages_are_sound_in_light_and_dark_and_on_a_phone() {
     let office = Office::open().await;
     let bob = office.directory.person_token("bob").await;
@@ -357,6 +399,10 @@ async fn the_main_pages_are_sound_in_light_and_dark_and_on_a_phone() {
         ("policies", "/console/policies"),
         ("policy", "/console/policies/two-people"),
         ("dry-run", dry_run),
+        ("grants", "/console/grants"),
+        ("freezes-none", "/console/freezes"),
+        ("revocations", "/console/revocations"),
+        ("notifications", "/console/notifications"),
         ("people", "/console/people"),
         ("health", "/console/health"),
         ("timeline", "/console/runs/prod/hello_cortex/scheduled__1"),

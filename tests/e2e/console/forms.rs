@@ -101,6 +101,8 @@ async fn each_role_sees_its_pages_and_no_others() {
         ("/console/issuances", [true, false, true, false]),
         ("/console/activity", [true, false, true, false]),
         ("/console/health", [true, false, true, false]),
+        ("/console/freezes", [true, true, true, false]),
+        ("/console/revocations", [true, false, true, false]),
         ("/console/notifications", [true, false, true, false]),
         ("/console/grants", [true, true, true, false]),
         ("/console/people", [true, false, false, false]),

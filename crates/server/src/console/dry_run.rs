@@ -131,6 +131,7 @@ fn clause(clause: Clause) -> &'static str {
         Clause::Attestation => "attestation",
         Clause::Approval => "approval",
         Clause::Guardrail => "guardrail",
+        Clause::Freeze => "freeze",
         Clause::Error => "error",
     }
 }

@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::State;
 
 use super::page::{Frame, Page, Section, render};
+use super::revocations::{Debt, debts};
 use super::session::Visitor;
 use super::text::{self, Html};
 use crate::http::auth::Role;
@@ -37,6 +38,7 @@ struct Health {
     issuers: Vec<Issuer>,
     keys: Vec<Key>,
     sessions: usize,
+    debts: Vec<Debt>,
     replica: Html,
     build: String,
 }
@@ -66,6 +68,7 @@ pub(super) async fn page(State(app): State<App>, visitor: Visitor) -> Page {
         issuers: issuers(&app),
         keys: rows.iter().map(key).collect(),
         sessions: sessions::list(&broker.pool, frame.now).await?.len(),
+        debts: debts(&app, frame.now).await?,
         replica: text::value(&author.replica),
         build: author.build.clone(),
         frame,

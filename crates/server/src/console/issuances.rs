@@ -8,6 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::page::{Frame, Page, Section, render};
+use super::revocations::{Ended, ended};
 use super::runs::path as run_path;
 use super::session::Visitor;
 use super::text::{self, Html};
@@ -15,6 +16,7 @@ use crate::http::auth::Role;
 use crate::http::issuances::{ListQuery, filter};
 use crate::http::{App, Problem};
 use crate::store::issuances::{self, Issuance};
+use crate::store::revocations;
 
 /// How many rows a page has.
 const ROWS: i64 = 50;
@@ -165,6 +167,8 @@ struct One {
     run: Option<String>,
     policy: Option<String>,
     grant: Option<String>,
+    may_revoke: bool,
+    revoked: Option<Ended>,
     parts: Vec<Part>,
 }
 
@@ -234,13 +238,16 @@ pub(super) async fn one(State(app): State<App>, visitor: Visitor, Path(id): Path
         (Some(issuer), Some(dag), Some(run)) => Some(run_path(issuer, dag, run)),
         _ => None,
     };
+    let hit = revocations::of_issuance(&app.broker.pool, id).await?;
     let frame = Frame::load(&app, &visitor, Some(Section::Issuances), "One issuance").await?;
     render(&One {
-        frame,
         id: id.to_string(),
         run,
         policy: string("/policy").map(super::policies::path),
         grant: string("/grant/id").map(|id| format!("/console/grants/{}", text::component(id))),
+        may_revoke: visitor.caller.has(&[Role::Admin]),
+        revoked: hit.as_ref().map(|hit| ended(hit, frame.now)),
         parts: entries.iter().map(part).collect(),
+        frame,
     })
 }

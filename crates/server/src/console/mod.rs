@@ -8,6 +8,7 @@ mod activity;
 mod assets;
 mod chart;
 mod dry_run;
+mod freezes;
 mod grants;
 mod health;
 mod issuances;
@@ -15,6 +16,7 @@ mod notifications;
 mod page;
 mod people;
 mod policies;
+mod revocations;
 mod runs;
 mod session;
 mod sign_in;
@@ -60,6 +62,10 @@ fn routes() -> Router<App> {
         .route("/console/policies", get(policies::list))
         .route("/console/policies/{name}", get(policies::one).post(policies::test))
         .route("/console/dry-run", get(dry_run::page))
+        .route("/console/freezes", get(freezes::page).post(freezes::set))
+        .route("/console/freezes/{id}/lift", post(freezes::lift))
+        .route("/console/revocations", get(revocations::list).post(revocations::revoke))
+        .route("/console/revocations/{id}", get(revocations::one))
         .route("/console/notifications", get(notifications::page))
         .route("/console/notifications/{id}/retry", post(notifications::retry))
         .route("/console/people", get(people::page))

@@ -20,6 +20,8 @@ pub(super) enum Section {
     Grants,
     Issuances,
     Activity,
+    Freezes,
+    Revocations,
     Notifications,
     Policies,
     DryRun,
@@ -29,13 +31,15 @@ pub(super) enum Section {
 
 impl Section {
     /// Each with its name, its address, and whom it is for.
-    const ALL: [(Self, &'static str, &'static str, &'static [Role]); 9] = [
+    const ALL: [(Self, &'static str, &'static str, &'static [Role]); 11] = [
         (Self::Waiting, "Waiting", "/console", &Role::ALL),
         (Self::Grants, "Grants", "/console/grants", &Role::ALL),
         (Self::Issuances, "Issuances", "/console/issuances", &[Role::Auditor, Role::Admin]),
         (Self::Activity, "Activity", "/console/activity", &[Role::Auditor, Role::Admin]),
         (Self::Policies, "Policies", "/console/policies", &Role::ALL),
         (Self::DryRun, "Dry run", "/console/dry-run", &Role::ALL),
+        (Self::Freezes, "Freezes", "/console/freezes", &Role::ALL),
+        (Self::Revocations, "Revocations", "/console/revocations", &[Role::Auditor, Role::Admin]),
         (Self::Notifications, "Notifications", "/console/notifications", &[Role::Auditor, Role::Admin]),
         (Self::People, "People", "/console/people", &[Role::Admin]),
         (Self::Health, "Health", "/console/health", &[Role::Auditor, Role::Admin]),
@@ -98,10 +102,13 @@ impl Frame {
 }
 
 /// What was done, by the word that the address of the next page carries. Only these sentences are ever shown.
-const NOTICES: [(&str, &str); 7] = [
+const NOTICES: [(&str, &str); 10] = [
     ("approved", "Approved. The task goes on the next time it asks."),
     ("denied", "Denied. The task is told so, with your comment."),
     ("withdrawn", "Taken back. Nothing more is issued under it."),
+    ("frozen", "Frozen, at every replica."),
+    ("lifted", "Lifted. It goes on."),
+    ("revoked", "Revoked. The states below say what the clouds have confirmed."),
     ("retried", "It is sent again."),
     ("ended", "The session is over."),
     ("disabled", "Disabled. Their sessions are over and their tokens are refused."),

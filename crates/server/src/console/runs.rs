@@ -41,6 +41,9 @@ struct Story {
     airflow: Html,
     issuances: String,
     searchable: bool,
+    may_change: bool,
+    freeze: String,
+    revoke: String,
     picture: Html,
     events: Vec<Event>,
     cut: bool,
@@ -58,10 +61,19 @@ pub(super) async fn page(
     let entries = timeline::of_run(&app.broker.pool, &issuer, &dag_id, &run_id, ENTRIES).await?;
     let title = format!("Run {}", text::plain(&dag_id.chars().take(60).collect::<String>()));
     let frame = Frame::load(&app, &visitor, Some(Section::Issuances), title).await?;
+    let scope = format!(
+        "kind=run&issuer={}&dag_id={}&run_id={}",
+        text::component(&issuer),
+        text::component(&dag_id),
+        text::component(&run_id)
+    );
     let spans = spans(&entries, frame.now);
     render(&Story {
         picture: chart::timeline("What this run asked for, and how long it held", &spans, frame.now),
         events: entries.iter().map(|entry| event(entry, &entries)).collect(),
+        may_change: visitor.caller.has(&[Role::Admin]),
+        freeze: format!("/console/freezes?{scope}#freeze"),
+        revoke: format!("/console/revocations?{scope}#revoke"),
         searchable: visitor.caller.has(&[Role::Auditor, Role::Admin]),
         cut: i64::try_from(entries.len()).is_ok_and(|count| count >= ENTRIES),
         issuances: format!(

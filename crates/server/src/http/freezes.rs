@@ -23,18 +23,18 @@ const REASON_MAX: usize = 2_000;
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = FreezeRequest)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// `{"kind": "everything"}`, or `issuer` with `issuer`, `policy` with `policy`, `dag` with `dag_id`, `run` with
     /// `dag_id` and `run_id`, `principal` with `principal`. With `dag` and `run`, `issuer` names one Airflow.
     #[schema(value_type = Object, example = json!({"kind": "dag", "dag_id": "finance_publish"}))]
-    scope: Scope,
+    pub(crate) scope: Scope,
     /// Why: whoever meets the freeze reads it.
     #[schema(min_length = 1, max_length = 2000)]
-    reason: String,
+    pub(crate) reason: String,
     /// When it ends by itself (RFC 3339); none: when it is lifted.
     #[schema(value_type = Option<String>, format = DateTime)]
     #[serde(default)]
-    until: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// Stop something. When this answers, nothing within the scope is issued, handed out again or renewed any more, at
@@ -55,7 +55,14 @@ pub(super) async fn set(
     body: Bytes,
 ) -> Result<(StatusCode, Json<StoredFreeze>), Problem> {
     caller.need(&[Role::Admin])?;
-    let Asked { scope, reason, until } = body::json(&headers, &body)?;
+    let freeze = put(&app, &caller, body::json(&headers, &body)?).await?;
+    Ok((StatusCode::CREATED, Json(freeze)))
+}
+
+/// Stops something, for the API and the console alike.
+pub(crate) async fn put(app: &App, caller: &Caller, asked: Asked) -> Result<StoredFreeze, Problem> {
+    caller.need(&[Role::Admin])?;
+    let Asked { scope, reason, until } = asked;
     let reason = checked_reason(reason)?;
     if until.is_some_and(|until| until <= app.broker.clock.now()) {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "until is over already"));
@@ -64,8 +71,8 @@ pub(super) async fn set(
     let mut connection = app.broker.pool.acquire().await?;
     let freeze = freezes::set(&mut connection, new, app.broker.recorder.stamp()).await?;
     drop(connection);
-    know_at_once(&app).await;
-    Ok((StatusCode::CREATED, Json(freeze)))
+    know_at_once(app).await;
+    Ok(freeze)
 }
 
 /// A reason that people can read.
@@ -164,13 +171,18 @@ pub(super) async fn lift(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<StoredFreeze>, Problem> {
+    lift_one(&app, &caller, &id).await.map(Json)
+}
+
+/// Lets something go on, for the API and the console alike.
+pub(crate) async fn lift_one(app: &App, caller: &Caller, id: &str) -> Result<StoredFreeze, Problem> {
     caller.need(&[Role::Admin])?;
-    let id = parse_id(&id)?;
+    let id = parse_id(id)?;
     let mut connection = app.broker.pool.acquire().await?;
     let lifted = freezes::lift(&mut connection, id, &caller.subject(), app.broker.recorder.stamp()).await?;
     drop(connection);
-    know_at_once(&app).await;
-    Ok(Json(lifted))
+    know_at_once(app).await;
+    Ok(lifted)
 }
 
 /// This replica need not wait for the notification, which reaches it as well.

@@ -6,7 +6,7 @@ mod body;
 mod credentials;
 mod docs;
 mod error;
-mod freezes;
+pub(crate) mod freezes;
 #[doc(hidden)]
 pub mod fuzzing;
 mod grant_status;
@@ -19,7 +19,7 @@ pub(crate) mod operations;
 pub(crate) mod people;
 pub(crate) mod policies;
 mod preapprovals;
-mod revocations;
+pub(crate) mod revocations;
 mod token;
 mod well_known;
 

@@ -30,42 +30,42 @@ const SHOWN: i64 = 200;
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = RevocationRequest)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// One issuance.
     #[schema(value_type = Option<Uuid>)]
     #[serde(default)]
-    issuance_id: Option<IssuanceId>,
+    pub(crate) issuance_id: Option<IssuanceId>,
     /// Every issuance within a scope, written as for a freeze.
     #[schema(value_type = Option<Object>, example = json!({"kind": "dag", "dag_id": "finance_publish"}))]
     #[serde(default)]
-    scope: Option<Scope>,
+    pub(crate) scope: Option<Scope>,
     /// With `scope`: only what was opened at this time or later (RFC 3339).
     #[schema(value_type = Option<String>, format = DateTime)]
     #[serde(default)]
-    since: Option<Timestamp>,
+    pub(crate) since: Option<Timestamp>,
     /// Why.
     #[schema(min_length = 1, max_length = 2000)]
-    reason: String,
+    pub(crate) reason: String,
     /// Only say what it would hit.
     #[serde(default)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
     /// With `scope`: freeze the scope too, so that nothing new is issued in its place. A run is always frozen.
     #[serde(default)]
-    freeze: bool,
+    pub(crate) freeze: bool,
 }
 
 /// A revocation, and the first of the issuances that it hits.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = RevocationWithIssuances)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     /// The revocation.
     #[serde(flatten)]
-    revocation: Revocation,
+    pub(crate) revocation: Revocation,
     /// The issuances, each with its state.
-    issuances: Vec<Hit>,
+    pub(crate) issuances: Vec<Hit>,
     /// What to send as `after` for the next page.
     #[schema(value_type = Option<Uuid>)]
-    next: Option<IssuanceId>,
+    pub(crate) next: Option<IssuanceId>,
 }
 
 /// Revoke one issuance, or every one within a scope that was opened until now. When this answers, no lease handle
@@ -89,23 +89,38 @@ pub(super) async fn request(
 ) -> Result<Response, Problem> {
     caller.need(&[Role::Admin])?;
     let asked: Asked = body::json(&headers, &body)?;
-    let (dry_run, freeze) = (asked.dry_run, asked.freeze);
+    if asked.dry_run {
+        return Ok(Json(preview(&app, &caller, asked).await?).into_response());
+    }
+    let id = begin(&app, &caller, asked).await?;
+    Ok((StatusCode::ACCEPTED, Json(shown(&app, id, None, SHOWN).await?)).into_response())
+}
+
+/// What a revocation would hit, for the API and the console alike.
+pub(crate) async fn preview(app: &App, caller: &Caller, asked: Asked) -> Result<Preview, Problem> {
+    caller.need(&[Role::Admin])?;
+    let now = app.broker.clock.now();
+    let (selector, _) = selector(asked, now)?;
+    let mut connection = app.broker.pool.acquire().await?;
+    Ok(revocations::preview(&mut connection, &selector, &app.broker.revokers, now).await?)
+}
+
+/// Revokes, for the API and the console alike.
+pub(crate) async fn begin(app: &App, caller: &Caller, asked: Asked) -> Result<RevocationId, Problem> {
+    caller.need(&[Role::Admin])?;
+    let freeze = asked.freeze;
     let now = app.broker.clock.now();
     let (selector, reason) = selector(asked, now)?;
-    let mut connection = app.broker.pool.acquire().await?;
-    if dry_run {
-        let preview = revocations::preview(&mut connection, &selector, &app.broker.revokers, now).await?;
-        return Ok(Json(preview).into_response());
-    }
     let by = caller.subject();
     let freeze = frozen_along(&selector, freeze, &reason, &by, now)?;
     let new = NewRevocation { selector, reason, by, freeze };
+    let mut connection = app.broker.pool.acquire().await?;
     let id = revocations::request(&mut connection, new, app.broker.recorder.stamp()).await?;
     drop(connection);
-    know_at_once(&app).await;
+    know_at_once(app).await;
     // The first page at once; the others are found by whichever worker is free.
     revoking::spread(&app.broker, Some(id)).await?;
-    Ok((StatusCode::ACCEPTED, Json(shown(&app, id, None, SHOWN).await?)).into_response())
+    Ok(id)
 }
 
 fn selector(asked: Asked, now: Timestamp) -> Result<(Selector, String), Problem> {
@@ -143,7 +158,13 @@ fn frozen_along(
     Ok(Some(NewFreeze { scope: scope.clone(), reason: reason.to_owned(), by: by.to_owned(), until }))
 }
 
-async fn shown(app: &App, id: RevocationId, after: Option<IssuanceId>, limit: i64) -> Result<Shown, Problem> {
+/// A revocation with the first of its issuances.
+pub(crate) async fn shown(
+    app: &App,
+    id: RevocationId,
+    after: Option<IssuanceId>,
+    limit: i64,
+) -> Result<Shown, Problem> {
     let pool = &app.broker.pool;
     let revocation = revocations::get(pool, id).await?;
     let revocation = revocation.ok_or_else(|| Problem::not_found("there is no such revocation"))?;
