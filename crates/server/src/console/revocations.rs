@@ -120,8 +120,11 @@ pub(super) struct Ended {
 pub(super) fn ended(hit: &Hit, now: Timestamp) -> Ended {
     let (word, tone, detail) = match &hit.state {
         Ending::Pending { attempts, last_error } => {
-            let why = last_error.as_deref().unwrap_or("not tried yet");
-            ("pending", "warn", format!("{attempts} tries in vain: {why}"))
+            let detail = match last_error {
+                Some(why) => format!("{attempts} tries in vain: {why}"),
+                None => "not tried yet".to_owned(),
+            };
+            ("pending", "warn", detail)
         }
         Ending::Enforced { at, .. } => ("enforced", "ok", format!("confirmed {}", text::clock(*at))),
         Ending::ExpiresAt { time, why } => {
