@@ -209,3 +209,55 @@ async fn every_shell_completes_and_help_says_how_to_get_on() {
         assert!(help.contains("Example") && help.contains("cortex "), "{command}: {help}");
     }
 }
+
+#[tokio::test]
+async fn a_freeze_is_set_seen_and_lifted() {
+    let world = TestWorld::start().await;
+    let admin = Terminal::of(&world, "bob", &["cortex-admins"]);
+    assert!(admin.says(&["freeze", "list"]).await.contains("nothing is frozen"));
+    let arguments = ["freeze", "set", "--dag", "hello_cortex", "--reason", "wrong data", "--for", "2h"];
+    assert!(admin.says(&arguments).await.contains("DAG hello_cortex is frozen"));
+    let refused = world.ask_for(&first_run("scheduled__1"), "first-steps").await;
+    assert!(refused.body["error_description"].as_str().unwrap().contains("wrong data"), "{refused:?}");
+    let list = admin.says(&["freeze", "list"]).await;
+    assert!(list.contains("wrong data") && list.contains("person:staff:bob"), "{list}");
+    let freezes = admin.json(&["freeze", "list"]).await;
+    let id = freezes["freezes"][0]["id"].as_str().unwrap();
+    assert!(admin.says(&["freeze", "lift", id]).await.contains("is lifted"));
+    assert_eq!(world.ask_for(&first_run("scheduled__1"), "first-steps").await.status, StatusCode::OK);
+    assert!(admin.says(&["freeze", "list"]).await.contains("nothing is frozen"));
+    assert!(admin.says(&["freeze", "list", "--all"]).await.contains(id));
+    assert_eq!(admin.fails(&["freeze", "lift", id]).await.0, 1, "lifted before");
+    assert_eq!(admin.fails(&["freeze", "set", "--reason", "of what?"]).await.0, 2);
+    let carol = Terminal::of(&world, "carol", &["finance-admins"]);
+    assert_eq!(carol.fails(&["freeze", "set", "--everything", "--reason", "x"]).await.0, 3);
+}
+
+#[tokio::test]
+async fn a_revocation_says_how_far_it_has_come_for_each_credential() {
+    let world = TestWorld::start().await;
+    let issued = world.ask_for(&first_run("scheduled__1"), "first-steps").await;
+    assert_eq!(issued.status, StatusCode::OK, "{issued:?}");
+    let admin = Terminal::of(&world, "bob", &["cortex-admins"]);
+    let what = ["issuance", "revoke", "--dag", "hello_cortex", "--reason", "wrong data"];
+    let preview = admin.says(&[&what[..], &["--dry-run"]].concat()).await;
+    assert!(preview.contains("nothing was revoked") && preview.contains("snowflake"), "{preview}");
+    assert!(admin.says(&["revocation", "list"]).await.contains("nothing was revoked"));
+    let said = admin.says(&[&what[..], &["--wait", "1m"]].concat()).await;
+    for provider in ["api", "aws", "bigquery", "snowflake"] {
+        let id = issued.body["credentials"][provider]["issuance_id"].as_str().unwrap();
+        assert!(said.contains(id), "{provider}: {said}");
+    }
+    assert!(said.contains("enforced") && said.contains("expires_at"), "the truth about each: {said}");
+    let list = admin.json(&["revocation", "list"]).await;
+    let id = list["revocations"][0]["id"].as_str().unwrap();
+    assert_eq!(admin.json(&["revocation", "show", id]).await["pending"], 0);
+    assert!(admin.says(&["revocation", "list"]).await.contains("DAG hello_cortex"));
+
+    let one = issued.body["credentials"]["api"]["issuance_id"].as_str().unwrap();
+    assert!(admin.says(&["issuance", "revoke", "--issuance", one, "--reason", "again"]).await.contains(one));
+    assert_eq!(admin.fails(&["issuance", "revoke", "--reason", "of what?"]).await.0, 2);
+    assert_eq!(admin.fails(&["revocation", "show", "0199c1de-0000-7000-8000-000000000000"]).await.0, 4);
+    let dave = Terminal::of(&world, "dave", &["auditors"]);
+    assert_eq!(dave.fails(&what).await.0, 3);
+}
