@@ -3,6 +3,7 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use cortex_core::Clock;
 use cortex_sandbox::RunClaims;
 use cortex_tests::world::{TestWorld, first_run};
 use reqwest::StatusCode;
@@ -23,7 +24,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn of(world: &TestWorld, person: &str, groups: &[&str]) -> Self {
+    fn of<C: Clock + Clone>(world: &TestWorld<C>, person: &str, groups: &[&str]) -> Self {
         Self { home: tempfile::tempdir().unwrap(), url: world.url(""), token: world.person(person, groups) }
     }
 
@@ -212,7 +213,8 @@ async fn every_shell_completes_and_help_says_how_to_get_on() {
 
 #[tokio::test]
 async fn a_freeze_is_set_seen_and_lifted() {
-    let world = TestWorld::start().await;
+    // By the machine's time, which the terminal counts two hours from.
+    let world = TestWorld::start_live(|_| {}).await;
     let admin = Terminal::of(&world, "bob", &["cortex-admins"]);
     assert!(admin.says(&["freeze", "list"]).await.contains("nothing is frozen"));
     let arguments = ["freeze", "set", "--dag", "hello_cortex", "--reason", "wrong data", "--for", "2h"];
