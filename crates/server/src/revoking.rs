@@ -33,7 +33,8 @@ const PAGES: usize = 20;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RevocationConfig {
-    /// How many clouds' documents one replica changes side by side. Default 4, at most 16.
+    /// How many clouds' documents one replica changes side by side; each takes a connection to the database now and
+    /// then, out of `database.max_connections`. Default 2, at most 16.
     pub workers: usize,
     /// How long a worker has a document to itself before another one takes over, in seconds: longer than a provider's
     /// deadline for it. Default 60.
@@ -45,7 +46,7 @@ pub struct RevocationConfig {
 
 impl Default for RevocationConfig {
     fn default() -> Self {
-        Self { workers: 4, claim_s: 60, review_s: 60 }
+        Self { workers: 2, claim_s: 60, review_s: 60 }
     }
 }
 
