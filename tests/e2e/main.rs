@@ -23,6 +23,7 @@ mod freeze;
 mod grants;
 mod http_attacks;
 mod invariants;
+mod login;
 mod notifications;
 mod path;
 mod policy_attacks;

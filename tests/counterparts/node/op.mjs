@@ -6,6 +6,8 @@
 // so that it never outlives the test that started it. The control port takes:
 //   POST /rotate {"keep": bool}   new signing keys, with or without the old ones in the JWKS
 //   POST /console {"redirect": url}   people sign in for a console, which is called back there
+//   POST /command-line {"id_token_ttl": seconds}   people sign in for a command line, by browser or by device code
+//   POST /forget {}               every sign-in is over, and every refresh token
 //   POST /fault {"path": "/jwks", "mode": "status|delay|drop|garbage|stall", "times": 1, "status": 503, "milliseconds": 100}
 //   GET  /counts                  requests by path
 //   GET  /keys                    the private keys, for tests that forge
@@ -17,6 +19,7 @@ import { parseArgs } from 'node:util';
 import { Faults } from './faults.mjs';
 import { newKeys } from './keys.mjs';
 import { provider } from './provider.mjs';
+import { Kept } from './sign_in.mjs';
 
 // Standard output says where we are and nothing else.
 console.info = () => {};
@@ -32,6 +35,7 @@ const faults = new Faults();
 let generation = 1;
 let keys = await newKeys(generation);
 let redirect;
+let commandLine;
 let answer;
 
 async function listen(handler, name = '127.0.0.1') {
@@ -41,7 +45,7 @@ async function listen(handler, name = '127.0.0.1') {
 }
 
 function open() {
-  answer = provider({ issuer, audience, keys, secret, redirect });
+  answer = provider({ issuer, audience, keys, secret, redirect, commandLine });
 }
 
 const CONTROLS = {
@@ -56,6 +60,12 @@ const CONTROLS = {
     open();
     return {};
   },
+  'POST /command-line': (client) => {
+    commandLine = client;
+    open();
+    return {};
+  },
+  'POST /forget': () => Kept.clear() ?? {},
   'POST /fault': (fault) => faults.plan(fault) ?? {},
   'GET /counts': () => faults.counts,
   'GET /keys': () => keys,

@@ -6,6 +6,7 @@
 //   client `people`:  user=<name> makes a person's token
 //   both:             alg, ttl (seconds), typ, and the JSON objects `claims` and `header`, which overwrite what is signed
 import { Provider, errors } from 'oidc-provider';
+import { commandLineClient, deviceFlow, issueRefreshToken } from './command_line.mjs';
 import { ALGORITHMS } from './keys.mjs';
 import { Kept, consoleClient, settings, signingIn } from './sign_in.mjs';
 
@@ -82,26 +83,32 @@ function client(clientId, secret) {
 }
 
 /** The request handler of a provider that signs with these keys. */
-export function provider({ issuer, audience, keys, secret, redirect }) {
+export function provider({ issuer, audience, keys, secret, redirect, commandLine }) {
   const configured = new Provider(issuer, {
     adapter: Store,
     ...settings((user) => personClaims({ user })),
+    issueRefreshToken,
     jwks: { keys },
     clients: [
       client('airflow', secret),
       client('people', secret),
       ...(redirect ? [consoleClient(secret, redirect)] : []),
+      ...(commandLine ? [commandLineClient(audience)] : []),
     ],
     cookies: { keys: [secret] },
-    ttl: { ClientCredentials: (ctx, token) => token.resourceServer.accessTokenTTL },
+    ttl: {
+      ClientCredentials: (ctx, token) => token.resourceServer.accessTokenTTL,
+      IdToken: () => commandLine?.id_token_ttl ?? 3600,
+    },
     enabledJWA: { idTokenSigningAlgValues: Object.keys(ALGORITHMS) },
     formats: { customizers: { jwt: customise } },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      deviceFlow,
       resourceIndicators: {
         enabled: true,
-        defaultResource: (ctx) => (ctx.oidc.client.clientId === 'cortex-console' ? undefined : audience),
+        defaultResource: (ctx) => (ctx.oidc.client.grantTypeAllowed('client_credentials') ? audience : undefined),
         getResourceServerInfo: (ctx, resource) => ({
           scope: '',
           audience: resource,

@@ -20,8 +20,17 @@ export class Kept {
     return [...Kept.#all.values()].find((payload) => payload.uid === uid);
   }
 
+  async findByUserCode(userCode) {
+    return [...Kept.#all.values()].find((payload) => payload.userCode === userCode);
+  }
+
   async consume(id) {
     (await this.find(id)).consumed = Math.floor(Date.now() / 1000);
+  }
+
+  /** Forgets everything: nobody is signed in any more, and no token refreshes. */
+  static clear() {
+    Kept.#all.clear();
   }
 
   async destroy(id) {
@@ -54,7 +63,7 @@ export function settings(claimsOf) {
     findAccount: (ctx, user) => ({ accountId: user, claims: () => claimsOf(user) }),
     loadExistingGrant: async (ctx) => {
       const grant = new ctx.oidc.provider.Grant({ clientId: ctx.oidc.client.clientId, accountId: ctx.oidc.session.accountId });
-      grant.addOIDCScope('openid email profile');
+      grant.addOIDCScope('openid email profile offline_access');
       await grant.save();
       return grant;
     },
@@ -78,6 +87,6 @@ export function signingIn(provider, isKnown) {
     if (request.method !== 'POST') return response.setHeader('content-type', 'text/html').end(PAGE);
     const user = (await read(request)).get('user');
     if (!isKnown(user)) return response.writeHead(403).end('no such user');
-    return provider.interactionFinished(request, response, { login: { accountId: user, amr: ['pwd', 'mfa'] } });
+    return provider.interactionFinished(request, response, { login: { accountId: user, amr: ['pwd', 'mfa'] }, consent: {} });
   };
 }

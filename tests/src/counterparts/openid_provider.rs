@@ -54,6 +54,17 @@ impl OpenIdProvider {
         self.control("console", &json!({"redirect": redirect})).await;
     }
 
+    /// People sign in here for a command line, as a public client that is called [`Self::AUDIENCE`]. Its ID tokens
+    /// live for `id_token_ttl` seconds.
+    pub async fn serves_command_line(&self, id_token_ttl: u32) {
+        self.control("command-line", &json!({"id_token_ttl": id_token_ttl})).await;
+    }
+
+    /// Every sign-in is over, and no token refreshes any more.
+    pub async fn forget_sign_ins(&self) {
+        self.control("forget", &json!({})).await;
+    }
+
     /// The secret of its clients.
     pub fn secret(&self) -> &str {
         self.server.address("secret")

@@ -119,12 +119,8 @@ pub(crate) fn logout(args: &LogoutArgs) -> Result<(), Error> {
 pub(crate) async fn whoami(args: &WhoamiArgs) -> Result<(), Error> {
     let api = args.connection.open().await?;
     let me = api.get("/v1/me").await?;
-    if args.json {
-        return output::json(&me);
-    }
-    println!("server   {}", api.server());
-    for (name, value) in me.as_object().into_iter().flatten() {
-        println!("{name:<8} {}", output::text(value));
-    }
-    Ok(())
+    output::either(args.json, &me, |me| {
+        println!("{:<18} {}", "server", api.server());
+        output::outline(me, 0);
+    })
 }
