@@ -16,7 +16,7 @@ use super::session::{Act, Visitor};
 use super::text::{self, Html};
 use super::waiting;
 use crate::http::auth::Role;
-use crate::http::grants::{may_withdraw, parse_id, say, take_back};
+use crate::http::grants::{may_withdraw, parse_id, said_on, say, take_back};
 use crate::http::{App, Problem};
 use crate::store::grants::{self, Filter, Word};
 
@@ -365,8 +365,9 @@ async fn decide(app: &App, id: &str, act: Act<Decision>, approve: bool) -> Resul
         let detail = "the page did not say what you saw, so nothing was decided: open it again and look";
         Problem::new(StatusCode::PRECONDITION_FAILED, detail)
     })?;
-    let word = Word { approve, comment: comment(form.comment), seen };
-    let grant = say(app, &visitor.caller, id, word).await?;
+    let comment = comment(form.comment);
+    let id = said_on(id, comment.as_deref())?;
+    let grant = say(app, &visitor.caller, id, Word { approve, comment, seen }).await?;
     let done = if approve { "approved" } else { "denied" };
     Ok(Redirect::to(&format!("/console/grants/{}?done={done}", grant.id)))
 }

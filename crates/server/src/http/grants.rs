@@ -214,15 +214,20 @@ async fn decide(
 ) -> Result<Shown, Problem> {
     caller.need(&[Role::Approver])?;
     let decision = if bytes.is_empty() { Decision::default() } else { body::json(headers, bytes)? };
+    let id = said_on(id, decision.comment.as_deref())?;
     let seen = seen(headers, decision.request_digest.as_deref())?;
     say(app, caller, id, Word { approve, comment: decision.comment, seen }).await.map(Shown)
 }
 
+/// The grant that is decided on, and a comment that is not too long.
+pub(crate) fn said_on(id: &str, comment: Option<&str>) -> Result<GrantId, Problem> {
+    body::bounded("comment", comment, COMMENT_MAX)?;
+    parse_id(id)
+}
+
 /// A person's word on a grant, for the API and the console alike.
-pub(crate) async fn say(app: &App, caller: &Caller, id: &str, word: Word) -> Result<Grant, Problem> {
+pub(crate) async fn say(app: &App, caller: &Caller, id: GrantId, word: Word) -> Result<Grant, Problem> {
     caller.need(&[Role::Approver])?;
-    let id = parse_id(id)?;
-    body::bounded("comment", word.comment.as_deref(), COMMENT_MAX)?;
     let broker = &app.broker;
     let mut connection = broker.pool.acquire().await?;
     let stamp = broker.recorder.stamp();

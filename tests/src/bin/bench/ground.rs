@@ -90,6 +90,7 @@ impl Ground {
         config.keys.encryption_key_file = self.folder.path().join(format!("{name}.key"));
         config.roles = cortex_server::config::RolesConfig::default();
         config.issuers.retain(|issuer| issuer.name.as_str() != PEOPLE);
+        (config.sign_in.issuer, config.sign_in.client_id) = (None, None);
         let again = AGAIN.parse().expect("a name");
         let mut again = IssuerConfig::new(again, self.multi_use_iss(), Kind::Run, AUDIENCE);
         again.single_use_jti = Some(false);

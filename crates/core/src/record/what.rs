@@ -1,0 +1,288 @@
+//! The kinds of things that are written down.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Change, Denial, GrantEnd, KeyChange, Opening, Outcome, PersonChange, SessionEnd, Settled};
+use crate::credential::Lease;
+use crate::freeze::{Freeze, Scope};
+use crate::ids::{
+    Digest, FreezeId, GrantId, IssuanceId, NotificationId, PolicyName, RecordId, RevocationId, SessionId,
+};
+use crate::principal::Principal;
+use crate::revocation::Selector;
+
+/// The kinds of entries, each with its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+pub enum What {
+    /// A cloud is about to be asked for a credential.
+    #[serde(rename = "issuance.intent")]
+    Intent(Box<Opening>),
+    /// A credential that Cortex signs itself: intent and outcome in one, for it has no effect outside.
+    #[serde(rename = "issuance.issued")]
+    Issued {
+        /// What was asked and decided.
+        #[serde(flatten)]
+        opening: Box<Opening>,
+        /// What left.
+        lease: Lease,
+    },
+    /// How an intent ended; exactly one for each intent.
+    #[serde(rename = "issuance.outcome")]
+    Outcome {
+        /// The intent that it ends.
+        issuance_id: IssuanceId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A verified caller was denied.
+    #[serde(rename = "denial")]
+    Denial(Box<Denial>),
+    /// Callers whose tokens could not be verified, counted: a flood of them is a handful of rows.
+    #[serde(rename = "denials")]
+    Denials {
+        /// Why, as a short code.
+        reason: String,
+        /// The network that they came from: a /24 or a /48.
+        network: String,
+        /// How many.
+        count: u64,
+        /// The first of them.
+        since: Timestamp,
+    },
+    /// A policy came into force.
+    #[serde(rename = "policy.applied")]
+    PolicyApplied(Change),
+    /// A policy went out of force.
+    #[serde(rename = "policy.retired")]
+    PolicyRetired(Change),
+    /// A guardrail came into force or, without a version, went out of it.
+    #[serde(rename = "guardrails.applied")]
+    GuardrailsApplied(Change),
+    /// A run asked for an approval.
+    #[serde(rename = "grant.requested")]
+    GrantRequested {
+        /// The grant.
+        grant_id: GrantId,
+        /// What is asked, whole.
+        request: Value,
+        /// Its digest: what is approved.
+        request_digest: Digest,
+        /// Who asks.
+        principal: Principal,
+        /// The policy that wants the approval.
+        policy: PolicyName,
+        /// The policy's version.
+        policy_digest: Digest,
+        /// Why, in the requester's words.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// The ticket that it belongs to, in the requester's words.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        ticket: Option<String>,
+        /// It asks to be let in although the policy is closed.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        break_glass: bool,
+    },
+    /// A person asked others to approve the scheduled runs of a DAG before they run.
+    #[serde(rename = "preapproval.made")]
+    PreapprovalMade {
+        /// The grant.
+        grant_id: GrantId,
+        /// What is asked, whole.
+        request: Value,
+        /// Its digest: what is approved.
+        request_digest: Digest,
+        /// Who asks.
+        principal: Principal,
+        /// The policy that wants the approval.
+        policy: PolicyName,
+        /// The policy's version.
+        policy_digest: Digest,
+        /// Why, in the requester's words.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// The ticket that it belongs to, in the requester's words.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ticket: Option<String>,
+    },
+    /// A person approved or denied.
+    #[serde(rename = "grant.decided")]
+    GrantDecided {
+        /// The grant.
+        grant_id: GrantId,
+        /// The policy that wants the approval.
+        policy: PolicyName,
+        /// The digest of what was decided on.
+        request_digest: Digest,
+        /// The DAG.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        dag_id: Option<String>,
+        /// The DAG run that asked; none for an approval of scheduled runs.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        run_id: Option<String>,
+        /// Who decided.
+        by: Principal,
+        /// Yes or no.
+        approve: bool,
+        /// Their comment.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        comment: Option<String>,
+        /// The grant's status after this decision.
+        status: String,
+        /// It lets a run in although the policy is closed.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        break_glass: bool,
+    },
+    /// The requester's side, or an approver, took a grant back.
+    #[serde(rename = "grant.withdrawn")]
+    GrantWithdrawn(GrantEnd),
+    /// A grant's time was over, before or after it was approved.
+    #[serde(rename = "grant.expired")]
+    GrantExpired(GrantEnd),
+    /// A new version of the policy made a grant void.
+    #[serde(rename = "grant.voided")]
+    GrantVoided(GrantEnd),
+    /// An approval of scheduled runs ended: it was withdrawn, its time was over, or the policy changed.
+    #[serde(rename = "preapproval.ended")]
+    PreapprovalEnded(GrantEnd),
+    /// A notification was given up; it waits for an administrator.
+    #[serde(rename = "notification.dead")]
+    NotificationDead {
+        /// The notification.
+        notification_id: NotificationId,
+        /// The endpoint, by its configured name.
+        endpoint: String,
+        /// The kind of the record that it tells of.
+        event: String,
+        /// That record.
+        record_id: RecordId,
+        /// How often it was tried.
+        attempts: i32,
+        /// Why the last try failed.
+        error: String,
+    },
+    /// Something was stopped.
+    #[serde(rename = "freeze.set")]
+    FreezeSet(Freeze),
+    /// A freeze was lifted.
+    #[serde(rename = "freeze.lifted")]
+    FreezeLifted {
+        /// The freeze.
+        freeze_id: FreezeId,
+        /// What was frozen.
+        scope: Scope,
+        /// Who lifted it, as a principal.
+        by: String,
+    },
+    /// Issuances are to be revoked.
+    #[serde(rename = "revocation.requested")]
+    RevocationRequested {
+        /// The revocation.
+        revocation_id: RevocationId,
+        /// Which issuances.
+        #[serde(flatten)]
+        selector: Selector,
+        /// No issuance of a later id is meant.
+        up_to: IssuanceId,
+        /// Why, in the words of whoever asks.
+        reason: String,
+        /// Who asks, as a principal.
+        by: String,
+    },
+    /// It is known how the revocation of these issuances ends.
+    #[serde(rename = "revocation.settled")]
+    RevocationSettled(Settled),
+    /// A person signed in at the console.
+    #[serde(rename = "session.started")]
+    SessionStarted {
+        /// The session.
+        session_id: SessionId,
+        /// Who, with the groups that their roles come from while it lasts.
+        by: Principal,
+        /// When it ends at the latest.
+        ends_at: Timestamp,
+        /// The browser's address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<std::net::IpAddr>,
+    },
+    /// A session is over.
+    #[serde(rename = "session.ended")]
+    SessionEnded {
+        /// The session.
+        session_id: SessionId,
+        /// Whose it was, as principal.
+        person: String,
+        /// Why it is over.
+        why: SessionEnd,
+        /// Who ended it, as principal; none if its time was over.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// Somebody known was not let in, or was stopped at the console's door.
+    #[serde(rename = "session.refused")]
+    SessionRefused {
+        /// Why, as a short code: the verifier's own, `disabled` or `cross_site`.
+        reason: String,
+        /// Who, as principal, or as issuer and `sub`.
+        person: String,
+        /// The request's id.
+        request_id: String,
+        /// The browser's address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<std::net::IpAddr>,
+    },
+    /// A person is no longer let in, whatever token they show.
+    #[serde(rename = "person.disabled")]
+    PersonDisabled(PersonChange),
+    /// A person is let in again.
+    #[serde(rename = "person.enabled")]
+    PersonEnabled(PersonChange),
+    /// A signing key was made, begins to sign, or is no longer published.
+    #[serde(rename = "key.created")]
+    KeyCreated(KeyChange),
+    /// A new key takes over from a stated time.
+    #[serde(rename = "key.rotated")]
+    KeyRotated(KeyChange),
+    /// A key is no longer published.
+    #[serde(rename = "key.retired")]
+    KeyRetired(KeyChange),
+}
+
+impl What {
+    /// The kind's name, as stored.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Intent(_) => "issuance.intent",
+            Self::Issued { .. } => "issuance.issued",
+            Self::Outcome { .. } => "issuance.outcome",
+            Self::Denial(_) => "denial",
+            Self::Denials { .. } => "denials",
+            Self::PolicyApplied(_) => "policy.applied",
+            Self::PolicyRetired(_) => "policy.retired",
+            Self::GuardrailsApplied(_) => "guardrails.applied",
+            Self::GrantRequested { .. } => "grant.requested",
+            Self::PreapprovalMade { .. } => "preapproval.made",
+            Self::GrantDecided { .. } => "grant.decided",
+            Self::GrantWithdrawn(_) => "grant.withdrawn",
+            Self::GrantExpired(_) => "grant.expired",
+            Self::GrantVoided(_) => "grant.voided",
+            Self::PreapprovalEnded(_) => "preapproval.ended",
+            Self::NotificationDead { .. } => "notification.dead",
+            Self::FreezeSet(_) => "freeze.set",
+            Self::FreezeLifted { .. } => "freeze.lifted",
+            Self::RevocationRequested { .. } => "revocation.requested",
+            Self::RevocationSettled(_) => "revocation.settled",
+            Self::SessionStarted { .. } => "session.started",
+            Self::SessionEnded { .. } => "session.ended",
+            Self::SessionRefused { .. } => "session.refused",
+            Self::PersonDisabled(_) => "person.disabled",
+            Self::PersonEnabled(_) => "person.enabled",
+            Self::KeyCreated(_) => "key.created",
+            Self::KeyRotated(_) => "key.rotated",
+            Self::KeyRetired(_) => "key.retired",
+        }
+    }
+}
