@@ -340,7 +340,6 @@ async fn an_admin_stops_a_run_and_ends_what_it_got_and_sees_what_is_confirmed() 
     bob.wait("text=Revoke these?").await;
     assert_eq!(bob.count("tbody tr").await, 4, "each credential of the run, and what becomes of it");
     bob.is_sound().await;
-    bob.picture("revoke").await;
     bob.click("button.danger").await;
     bob.wait(".notice").await;
     assert!(bob.text("main").await.contains("enforced"), "{}", bob.text("main").await);
@@ -366,6 +365,9 @@ async fn an_admin_stops_a_run_and_ends_what_it_got_and_sees_what_is_confirmed() 
     let goes_on = office.ask(&first_run("scheduled__3"), "first-steps", "").await;
     assert_eq!(goes_on["credentials"]["api"]["status"], "issued", "{goes_on}");
 }
+
+/// The pages that `docs/console.md` shows, beside those of people at work.
+const PICTURES: [&str; 6] = ["issuances", "activity-dark", "policy", "dry-run", "health", "home-phone"];
 
 #[tokio::test]
 async fn the_main_pages_are_sound_in_light_and_dark_and_on_a_phone() {
@@ -411,7 +413,10 @@ async fn the_main_pages_are_sound_in_light_and_dark_and_on_a_phone() {
             assert_eq!(window.goto(&office.world.url(page)).await, 200, "{page}");
             window.is_sound().await;
             assert!(window.too_wide().await <= 0, "{page} is wider than the window");
-            window.picture(&format!("{name}{suffix}")).await;
+            let name = format!("{name}{suffix}");
+            if PICTURES.contains(&name.as_str()) {
+                window.picture(&name).await;
+            }
         }
     }
 }
