@@ -1,5 +1,6 @@
 //! Telling people: signed, at least once, tried again with pauses, and given up in the open.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -86,9 +87,14 @@ impl Receiver {
 }
 
 fn endpoint(name: &str, url: &str) -> NotificationConfig {
-    let file = std::env::temp_dir().join(format!("cortex-{}.secret", uuid::Uuid::from_u128(rand::random())));
-    std::fs::write(&file, format!("{SECRET}\n")).unwrap();
-    NotificationConfig { secret_file: Some(file), ..NotificationConfig::new(name, url) }
+    NotificationConfig { secret_file: Some(kept("secret", SECRET)), ..NotificationConfig::new(name, url) }
+}
+
+/// A file with one line.
+fn kept(kind: &str, line: &str) -> PathBuf {
+    let file = std::env::temp_dir().join(format!("cortex-{}.{kind}", uuid::Uuid::from_u128(rand::random())));
+    std::fs::write(&file, format!("{line}\n")).unwrap();
+    file
 }
 
 async fn told(url: &str, adjust: impl FnOnce(&mut NotificationConfig)) -> TestWorld {
@@ -151,6 +157,8 @@ async fn only_what_is_wanted_is_told_but_a_broken_glass_in_any_case() {
     let world = told(&url, |one| {
         one.events = ["grant.expired".to_owned()].into();
         one.format = Format::Slack;
+        // The URL of a chat's webhook is a secret.
+        one.url_file = one.url.take().map(|url| kept("url", &url));
     })
     .await;
     pending(&world, &by_hand("m1"), "first-steps").await;

@@ -11,7 +11,7 @@ use cortex_devdb::{DevDb, Options};
 use cortex_identity::{AirflowConfig, Claimant, ClusterConfig, IssuerConfig, Kind};
 use cortex_providers::config::AwsRevocationMethod;
 use cortex_sandbox::{RunClaims, Sandbox, SandboxConfig};
-use cortex_server::config::{DatabaseConfig, RolesConfig};
+use cortex_server::config::RolesConfig;
 use cortex_server::random::{Random, SystemRandom};
 use cortex_server::store::{self, documents};
 use cortex_server::{Config, Environment, Running};
@@ -110,7 +110,7 @@ impl World {
         config.server.trusted_proxies = plan.trusted_proxies;
         (plan.adjust)(&mut config);
         store::migrate(&config.database).await?;
-        apply(&config.database, plan.policies.as_deref()).await?;
+        apply(&config, plan.policies.as_deref()).await?;
         let environment = Environment { clock: plan.clock, random: plan.random };
         let cortex = cortex_server::start(config.clone(), listener, environment).await?;
         Ok(Self { sandbox, cortex, database_url, config, _database: database, _folder: folder })
@@ -187,13 +187,14 @@ fn trust(config: &mut Config, sandbox: &Sandbox, folder: &Path) -> Result<(), Er
     Ok(())
 }
 
-async fn apply(config: &DatabaseConfig, policies: Option<&std::path::Path>) -> Result<(), Error> {
+async fn apply(config: &Config, policies: Option<&std::path::Path>) -> Result<(), Error> {
     let files = match policies {
         Some(path) => Files::read(&[path.to_owned()])?,
         None => Files::examples()?,
     };
-    let pool = store::connect(config).await?;
+    let pool = store::connect(&config.database).await?;
     let mut connection = pool.acquire().await?;
-    documents::apply(&mut connection, &files.documents(), "operator:dev", &commands::stamp()).await?;
+    let stamp = commands::stamp(&config.notifications);
+    documents::apply(&mut connection, &files.documents(), "operator:dev", &stamp).await?;
     Ok(())
 }

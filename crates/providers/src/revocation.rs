@@ -133,13 +133,18 @@ impl RevokeError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), retry_after: None }
     }
+
+    /// `provider` did not answer within [`Revoker::patience`].
+    pub fn late(provider: &str) -> Self {
+        Self::new(format!("{provider} did not answer in time."))
+    }
 }
 
 /// A cloud that can be made to deny credentials.
 #[async_trait]
 pub trait Revoker: Send + Sync {
     /// Makes `target` deny exactly `leases`, whatever it denied before: all that are revoked there and live, newest
-    /// first. Asked again for the same, it changes nothing. It gives up within [`Revoker::patience`].
+    /// first. Asked again for the same, it changes nothing. It may be dropped after [`Revoker::patience`].
     async fn enforce(
         &self,
         target: &str,
@@ -147,7 +152,7 @@ pub trait Revoker: Send + Sync {
         now: Timestamp,
     ) -> Result<Enforced, RevokeError>;
 
-    /// The longest that [`Revoker::enforce`] takes.
+    /// The longest that [`Revoker::enforce`] may take.
     fn patience(&self) -> SignedDuration;
 
     /// The least time between two changes of one target.

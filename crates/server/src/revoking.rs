@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cortex_core::record::SettledHow;
 use cortex_core::{IssuanceId, RevocationId};
-use cortex_providers::{Enforced, Revoker};
+use cortex_providers::{Enforced, RevokeError, Revoker};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -139,10 +139,13 @@ async fn enforce(broker: &Broker, claimed: &Claimed) -> Result<(), StoreError> {
     let now = broker.clock.now();
     let Some(revoker) = broker.revokers.get(&claimed.provider) else {
         let why = format!("this Cortex is not configured to revoke at {}", claimed.provider);
-        return queue::fail(&broker.pool, claimed, &why, later(now, LONGEST_PAUSE)).await;
+        let retry_at = later(now, LONGEST_PAUSE);
+        return queue::fail(&broker.pool, claimed, &why, retry_at, broker.recorder.stamp()).await;
     };
     let leases = queue::live(&broker.pool, claimed, earlier(now, SKEW)).await?;
-    match revoker.enforce(&claimed.target, &leases, now).await {
+    let patience = revoker.patience().unsigned_abs();
+    let asked = tokio::time::timeout(patience, revoker.enforce(&claimed.target, &leases, now)).await;
+    match asked.unwrap_or_else(|_| Err(RevokeError::late(&claimed.provider))) {
         Ok(enforced) => {
             metrics::counter!("cortex_revocation_writes_total", "provider" => claimed.provider.clone(), "outcome" => "confirmed")
                 .increment(1);
@@ -156,7 +159,7 @@ async fn enforce(broker: &Broker, claimed: &Claimed) -> Result<(), StoreError> {
             let target = &claimed.target;
             tracing::warn!(%error, target, attempts = claimed.attempts + 1, "a cloud did not confirm a revocation");
             let retry_at = later(now, pause(broker, claimed.attempts, error.retry_after));
-            queue::fail(&broker.pool, claimed, &error.to_string(), retry_at).await
+            queue::fail(&broker.pool, claimed, &error.to_string(), retry_at, broker.recorder.stamp()).await
         }
     }
 }

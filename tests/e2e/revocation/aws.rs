@@ -86,6 +86,12 @@ async fn while_aws_is_down_the_state_says_pending_and_the_debt_is_seen_and_then_
     }
     until_enforced(&world, id).await;
     assert!(!works(&world, "r1", &leaked).await);
+    let told = world.record(&["revocation.failing"]).await;
+    assert_eq!(told.len(), 1, "people are told once, not at each attempt: {told:?}");
+    assert_eq!(
+        (&told[0]["target"], &told[0]["attempts"], &told[0]["pending"]),
+        (&json!(ROLE), &json!(3), &json!(1))
+    );
 }
 
 #[tokio::test]

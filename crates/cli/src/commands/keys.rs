@@ -33,12 +33,13 @@ pub(crate) enum Command {
 pub(crate) async fn run(command: Command, config: Config) -> Result<(), Error> {
     let pool = database(&config.database).await?;
     let now = SystemClock.now();
+    let stamp = stamp(&config.notifications);
     let rows = keys::all(&pool).await?;
     let mut connection = pool.acquire().await?;
     match command {
         Command::List => list(&rows, now),
         Command::Rotate { now: at_once } => {
-            let key = keyring::rotate(&mut connection, &config.keys, at_once, &operator(), &stamp()).await?;
+            let key = keyring::rotate(&mut connection, &config.keys, at_once, &operator(), &stamp).await?;
             println!("{} is published and signs from {}", key.kid, key.active_from);
         }
         Command::Retire { kid } => {
@@ -50,7 +51,7 @@ pub(crate) async fn run(command: Command, config: Config) -> Result<(), Error> {
                 println!("no key is old enough: an old key is kept while what it signed may be in use");
             }
             for key in old {
-                if keys::retire(&mut connection, &key, &operator(), &stamp()).await? {
+                if keys::retire(&mut connection, &key, &operator(), &stamp).await? {
                     println!("{} is no longer published", key.kid);
                 }
             }

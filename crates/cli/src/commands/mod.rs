@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use cortex_core::clock::SystemClock;
 use cortex_server::config::DatabaseConfig;
-use cortex_server::notify::Endpoints;
+use cortex_server::notify::{Endpoints, NotificationConfig};
 use cortex_server::random::SystemRandom;
 use cortex_server::store::{self, Author, Stamp};
 use sqlx::PgPool;
@@ -35,10 +35,10 @@ fn operator() -> String {
     format!("operator:{}", user.unwrap_or_else(|_| "unknown".to_owned()))
 }
 
-pub(crate) fn stamp() -> Stamp {
+/// Writes in the name of the command line; `notifications` are told of it by whichever replica runs.
+pub(crate) fn stamp(notifications: &[NotificationConfig]) -> Stamp {
     let author = Author { replica: "cli".to_owned(), build: env!("CARGO_PKG_VERSION").to_owned() };
-    // Whoever works on the database itself is at the console: nobody is told.
-    let endpoints = Endpoints::default();
+    let endpoints = Endpoints::new(notifications);
     Stamp { author, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), endpoints }
 }
 

@@ -192,6 +192,20 @@ pub enum What {
         /// Who asks, as a principal.
         by: String,
     },
+    /// A cloud has not confirmed, several times in a row, that it denies what is revoked; it is asked on.
+    #[serde(rename = "revocation.failing")]
+    RevocationFailing {
+        /// The provider.
+        provider: String,
+        /// What it was asked to change, such as a role's ARN.
+        target: String,
+        /// How often it was asked in a row.
+        attempts: i32,
+        /// How many issuances wait for it.
+        pending: i64,
+        /// Why the last attempt failed.
+        error: String,
+    },
     /// It is known how the revocation of these issuances ends.
     #[serde(rename = "revocation.settled")]
     RevocationSettled(Settled),
@@ -274,6 +288,7 @@ impl What {
             Self::FreezeSet(_) => "freeze.set",
             Self::FreezeLifted { .. } => "freeze.lifted",
             Self::RevocationRequested { .. } => "revocation.requested",
+            Self::RevocationFailing { .. } => "revocation.failing",
             Self::RevocationSettled(_) => "revocation.settled",
             Self::SessionStarted { .. } => "session.started",
             Self::SessionEnded { .. } => "session.ended",

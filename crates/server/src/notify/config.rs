@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use reqwest::Url;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The kinds of records that can be told of. A break of the glass is told to everybody.
-pub const EVENTS: [&str; 11] = [
+pub const EVENTS: [&str; 12] = [
     "grant.requested",
     "grant.decided",
     "grant.expired",
@@ -18,6 +19,7 @@ pub const EVENTS: [&str; 11] = [
     "freeze.set",
     "freeze.lifted",
     "revocation.requested",
+    "revocation.failing",
     "revocation.settled",
 ];
 
@@ -27,8 +29,12 @@ pub const EVENTS: [&str; 11] = [
 pub struct NotificationConfig {
     /// What the record and the list of dead notifications call it: a-z, 0-9 and hyphens. Required.
     pub name: String,
-    /// Where to POST: https, or http to loopback. Required.
-    pub url: String,
+    /// Where to POST: https, or http to loopback. Either this or `url_file`.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// A file with that URL in one line, for the URL of a chat's webhook is a secret; it is read each time.
+    #[serde(default)]
+    pub url_file: Option<PathBuf>,
     /// What the body is: `json`, `slack` or `teams`. Default `json`.
     #[serde(default)]
     pub format: Format,
@@ -73,7 +79,8 @@ impl NotificationConfig {
     pub fn new(name: impl Into<String>, url: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            url: url.into(),
+            url: Some(url.into()),
+            url_file: None,
             format: Format::default(),
             secret_file: None,
             events: BTreeSet::new(),
@@ -87,6 +94,16 @@ impl NotificationConfig {
         self.events.is_empty() || self.events.contains(event)
     }
 
+    /// Where to POST, as of now. The error says what is wrong, without the URL.
+    pub(super) async fn destination(&self) -> Result<Url, String> {
+        let Some(file) = &self.url_file else {
+            return destination(self.url.as_deref().unwrap_or_default()).map_err(str::to_owned);
+        };
+        let text = tokio::fs::read_to_string(file).await;
+        let text = text.map_err(|_| "its url_file cannot be read".to_owned())?;
+        destination(text.trim()).map_err(str::to_owned)
+    }
+
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut fault = |what: &str| faults.push(format!("notifications: {:?} {what}", self.name));
@@ -94,14 +111,14 @@ impl NotificationConfig {
         if self.name.is_empty() || self.name.len() > 64 || !self.name.bytes().all(named) {
             fault("is no name: use 1 to 64 of a-z, 0-9 and hyphens");
         }
-        // The URL may be a secret itself, so it is not repeated.
-        match reqwest::Url::parse(&self.url) {
-            Ok(url) if url.scheme() == "https" => {}
-            Ok(url)
-                if url.scheme() == "http"
-                    && url.host_str().is_some_and(|h| matches!(h, "localhost" | "127.0.0.1" | "[::1]")) => {}
-            Ok(_) => fault("has a url that is not https; http is for loopback only"),
-            Err(_) => fault("has a url that is none"),
+        match (&self.url, &self.url_file) {
+            (Some(url), None) => {
+                if let Err(what) = destination(url) {
+                    fault(what);
+                }
+            }
+            (None, Some(_)) => {}
+            _ => fault("needs either url or url_file"),
         }
         if self.format == Format::Json && self.secret_file.is_none() {
             fault("has no secret_file, and who receives `json` has to know that it is from here");
@@ -116,6 +133,17 @@ impl NotificationConfig {
             fault("has a max_attempts that is not 1 to 20");
         }
         faults
+    }
+}
+
+/// The URL may be a secret itself, so it is not repeated.
+fn destination(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).map_err(|_| "has a url that is none")?;
+    let loopback = || url.host_str().is_some_and(|h| matches!(h, "localhost" | "127.0.0.1" | "[::1]"));
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if loopback() => Ok(url),
+        _ => Err("has a url that is not https; http is for loopback only"),
     }
 }
 

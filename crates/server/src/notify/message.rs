@@ -96,6 +96,10 @@ impl Message<'_> {
     fn link(&self) -> String {
         match self.text("grant_id") {
             Some(id) => format!("{}/console/grants/{id}", self.public_url),
+            None if self.event.starts_with("revocation.") => {
+                format!("{}/console/revocations", self.public_url)
+            }
+            None if self.event.starts_with("freeze.") => format!("{}/console/freezes", self.public_url),
             None => format!("{}/console", self.public_url),
         }
     }
@@ -115,6 +119,7 @@ impl Message<'_> {
             "freeze.set" => "Frozen".to_owned(),
             "freeze.lifted" => "Freeze lifted".to_owned(),
             "revocation.requested" => "Revocation requested".to_owned(),
+            "revocation.failing" => "A cloud does not confirm a revocation".to_owned(),
             "revocation.settled" if self.text("state").is_some_and(|state| state != "enforced") => {
                 "Not revocable: only expiry ends it".to_owned()
             }
@@ -148,6 +153,7 @@ impl Message<'_> {
             ("What", self.leaf.get("scope").map(ToString::to_string)),
             ("Provider", self.text("provider")),
             ("Target", self.text("target")),
+            ("Error", self.text("error")),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, shown(&value?, SHOWN_MAX))))

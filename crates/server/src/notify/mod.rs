@@ -159,9 +159,10 @@ impl Notifier {
             Message { id: due.id.to_string(), event: &due.event, leaf, public_url: &self.public_url };
         let body = message.body(endpoint.format);
         let headers = headers(endpoint, due, now, &body).await?;
+        let destination = endpoint.destination().await?;
         let sending = self
             .http
-            .post(&endpoint.url)
+            .post(destination)
             .headers(headers)
             .timeout(Duration::from_secs(endpoint.timeout_s.into()))
             .body(body)

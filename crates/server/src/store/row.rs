@@ -129,6 +129,7 @@ impl Row {
             What::FreezeSet(freeze) => self.stopped(&freeze.by, &freeze.scope),
             What::FreezeLifted { freeze_id: _, scope, by } => self.stopped(by, scope),
             What::RevocationRequested { selector, by, .. } => self.revoked(by, selector),
+            What::RevocationFailing { provider, .. } => self.provider = Some(provider.clone()),
             What::RevocationSettled(settled) => self.provider = Some(settled.provider.clone()),
             What::SessionStarted { .. }
             | What::SessionEnded { .. }

@@ -11,7 +11,7 @@ use cortex_server::Config;
 use cortex_server::store::documents::{Applied, Kind, Version};
 
 use self::shelf::Shelf;
-use super::database;
+use super::{database, stamp};
 use crate::api::{Connection, ServerUrl};
 use crate::documents::Files;
 use crate::error::{Error, Exit};
@@ -93,10 +93,11 @@ enum Command {
 
 pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) -> Result<(), Error> {
     let open = async || -> Result<Shelf, Error> {
-        match args.server.clone() {
-            Some(server) => Ok(Shelf::Server(Connection::to(server, args.token_file.clone()).open().await?)),
-            None => Ok(Shelf::Database(database(&load()?.database).await?)),
+        if let Some(server) = args.server.clone() {
+            return Ok(Shelf::Server(Connection::to(server, args.token_file.clone()).open().await?));
         }
+        let config = load()?;
+        Ok(Shelf::Database(database(&config.database).await?, stamp(&config.notifications)))
     };
     match args.command {
         Command::Check { files } => check(&files),

@@ -1,13 +1,14 @@
 //! Where documents are in force: straight on the database, or over REST.
 
 use cortex_core::PolicyName;
+use cortex_server::store::Stamp;
 use cortex_server::store::documents::{self, Applied, Document, Kind, Version};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::api::Api;
-use crate::commands::{operator, stamp};
+use crate::commands::operator;
 use crate::error::{Error, Exit};
 
 /// How many versions a page of the API has at the most.
@@ -16,7 +17,7 @@ const PAGE: usize = 200;
 /// The documents in force, with their versions.
 pub(super) enum Shelf {
     /// As an operator, who needs no role.
-    Database(PgPool),
+    Database(PgPool, Stamp),
     /// As the person who is signed in.
     Server(Api),
 }
@@ -25,7 +26,7 @@ impl Shelf {
     /// The newest version of a document; over REST, none of one that is retired.
     pub(super) async fn head(&self, kind: Kind, name: &str) -> Result<Option<Version>, Error> {
         match self {
-            Self::Database(pool) => Ok(documents::head(pool, kind, name).await?),
+            Self::Database(pool, _) => Ok(documents::head(pool, kind, name).await?),
             Self::Server(api) => found(api.get(&path(kind, name)?).await),
         }
     }
@@ -33,7 +34,7 @@ impl Shelf {
     /// Documents by name, those behind `after`; an empty page is the end.
     pub(super) async fn page(&self, kind: Kind, after: &str) -> Result<Vec<Version>, Error> {
         match self {
-            Self::Database(pool) => Ok(documents::list(pool, kind, after, 1_000).await?),
+            Self::Database(pool, _) => Ok(documents::list(pool, kind, after, 1_000).await?),
             Self::Server(api) => match kind {
                 Kind::Policy => {
                     let query = [("after", after.to_owned()), ("limit", PAGE.to_string())];
@@ -48,7 +49,7 @@ impl Shelf {
     /// Every version of a policy, the newest first.
     pub(super) async fn history(&self, name: &str) -> Result<Vec<Version>, Error> {
         match self {
-            Self::Database(pool) => Ok(documents::history(pool, Kind::Policy, name).await?),
+            Self::Database(pool, _) => Ok(documents::history(pool, Kind::Policy, name).await?),
             Self::Server(api) => {
                 let versions = api.get(&format!("{}/history", path(Kind::Policy, name)?)).await;
                 Ok(found(versions)?.unwrap_or_default())
@@ -59,9 +60,9 @@ impl Shelf {
     /// Puts documents in force. On the database all or none; over REST first the guardrails, then the policies.
     pub(super) async fn apply(&self, documents: Vec<Document>) -> Result<Vec<Applied>, Error> {
         match self {
-            Self::Database(pool) => {
+            Self::Database(pool, stamp) => {
                 let mut connection = pool.acquire().await?;
-                Ok(documents::apply(&mut connection, &documents, &operator(), &stamp()).await?)
+                Ok(documents::apply(&mut connection, &documents, &operator(), stamp).await?)
             }
             Self::Server(api) => send(api, documents).await,
         }
@@ -70,9 +71,9 @@ impl Shelf {
     /// Takes a policy out of force.
     pub(super) async fn retire(&self, name: &str) -> Result<Option<Applied>, Error> {
         match self {
-            Self::Database(pool) => {
+            Self::Database(pool, stamp) => {
                 let mut connection = pool.acquire().await?;
-                Ok(documents::retire(&mut connection, Kind::Policy, name, &operator(), &stamp()).await?)
+                Ok(documents::retire(&mut connection, Kind::Policy, name, &operator(), stamp).await?)
             }
             Self::Server(api) => found(api.delete(&path(Kind::Policy, name)?).await),
         }

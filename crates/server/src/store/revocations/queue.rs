@@ -19,6 +19,8 @@ use crate::store::{StoreError, micros, timestamp};
 const MAX_LIVE: i64 = 200_000;
 /// How many issuances one entry of the record names.
 const PAGE: usize = 500;
+/// After how many attempts in a row people are told that a cloud does not confirm.
+const FAILING_AFTER: i32 = 3;
 
 /// What there is to do.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
@@ -227,27 +229,48 @@ pub async fn forget(pool: &PgPool, claimed: &Claimed) -> Result<bool, StoreError
     Ok(gone.rows_affected() == 1)
 }
 
-/// Gives the target back after a failure, to be tried again at `retry_at`.
+/// Gives the target back after a failure, to be tried again at `retry_at`. That it keeps failing is on record once,
+/// until it has worked again.
 pub async fn fail(
     pool: &PgPool,
     claimed: &Claimed,
     error: &str,
     retry_at: Timestamp,
+    stamp: &Stamp,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    let mut tx = pool.begin().await?;
+    let attempts: Option<i32> = sqlx::query_scalar(
         "UPDATE revocation_target
          SET claim = NULL, claimed_until = NULL, attempts = attempts + 1, last_error = $4,
              next_at = timestamptz 'epoch' + $5 * interval '1 microsecond'
-         WHERE provider = $1 AND target = $2 AND claim = $3",
+         WHERE provider = $1 AND target = $2 AND claim = $3
+         RETURNING attempts",
     )
     .bind(&claimed.provider)
     .bind(&claimed.target)
     .bind(claimed.claim)
     .bind(error)
     .bind(micros(retry_at))
-    .execute(pool)
+    .fetch_optional(&mut *tx)
     .await?;
-    Ok(())
+    if attempts == Some(FAILING_AFTER) {
+        let what = failing(&mut tx, claimed, error).await?;
+        insert(&mut tx, &[stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?]).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+async fn failing(tx: &mut PgConnection, claimed: &Claimed, error: &str) -> Result<What, StoreError> {
+    let Claimed { provider, target, .. } = claimed;
+    let pending: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM revoked_lease WHERE provider = $1 AND target = $2 AND state = 'pending'",
+    )
+    .bind(provider)
+    .bind(target)
+    .fetch_one(tx)
+    .await?;
+    let (provider, target, error) = (provider.clone(), target.clone(), error.to_owned());
+    Ok(What::RevocationFailing { provider, target, attempts: FAILING_AFTER, pending, error })
 }
 
 /// Ends what expired before its cloud confirmed anything: its expiry has ended it. Answers how many there were.
