@@ -9,9 +9,12 @@
 pub mod checkpoint;
 mod hash;
 pub mod note;
+pub mod proof;
+pub mod receipt;
 pub mod seal;
 mod text;
 pub mod tile;
 pub mod tree;
+pub mod witness;
 
 pub use hash::{Hash, InvalidHash};

@@ -230,7 +230,7 @@ impl<'a> Note<'a> {
 }
 
 impl<'a> SignatureLine<'a> {
-    fn parse(line: &'a str) -> Result<Self, NoteError> {
+    pub(crate) fn parse(line: &'a str) -> Result<Self, NoteError> {
         const WRONG: NoteError = NoteError::Malformed("a signature line is not \"\u{2014} name base64\"");
         let (name, encoded) =
             line.strip_prefix(SIGNATURE_PREFIX).and_then(|rest| rest.split_once(' ')).ok_or(WRONG)?;

@@ -1,6 +1,6 @@
 //! Notes, seals and checkpoints, compared with another implementation of C2SP signed-note.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails")]
+#![expect(clippy::unwrap_used, reason = "a helper that fails has failed its test")]
 
 use cortex_log::checkpoint::{Checkpoint, CheckpointError};
 use cortex_log::note::{NoteError, Signer, Verifier};

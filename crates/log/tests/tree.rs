@@ -1,6 +1,6 @@
 //! The tree, compared with its definition and with another implementation of it.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails")]
+#![expect(clippy::unwrap_used, reason = "a helper that fails has failed its test")]
 
 use std::cell::RefCell;
 use std::collections::HashMap;
