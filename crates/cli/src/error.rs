@@ -7,6 +7,7 @@ use cortex_sandbox::SandboxError;
 use cortex_server::StartError;
 use cortex_server::config::ConfigError;
 use cortex_server::keyring::KeyringError;
+use cortex_server::log::LogKeyError;
 use cortex_server::store::StoreError;
 
 /// What scripts tell apart. 0 is success, and 2 is also what the parser of the arguments ends with.
@@ -52,6 +53,9 @@ pub enum Error {
     /// The replica did not start.
     #[error("the server did not start: {0}")]
     Start(#[from] StartError),
+    /// The log's key.
+    #[error(transparent)]
+    LogKey(#[from] LogKeyError),
     /// The private database did not start.
     #[error(transparent)]
     DevDb(#[from] DevDbError),

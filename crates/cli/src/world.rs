@@ -138,6 +138,8 @@ pub fn configure(sandbox: &Sandbox, database_url: &str, folder: &Path) -> Result
     let mut config = Config::default();
     config.database.url = Some(database_url.to_owned());
     config.keys.encryption_key_file = folder.join("cortex.key");
+    config.log.key_file = folder.join("cortex-log.key");
+    config.log.anchor_file = folder.join("cortex-log.anchor");
     trust(&mut config, sandbox, folder)?;
     let group = |name: &str| std::iter::once(format!("{PEOPLE}/{name}")).collect();
     config.roles = RolesConfig {
@@ -194,7 +196,7 @@ async fn apply(config: &Config, policies: Option<&std::path::Path>) -> Result<()
     };
     let pool = store::connect(&config.database).await?;
     let mut connection = pool.acquire().await?;
-    let stamp = commands::stamp(&config.notifications);
+    let stamp = commands::stamp(config, &pool).await?;
     documents::apply(&mut connection, &files.documents(), "operator:dev", &stamp).await?;
     Ok(())
 }

@@ -163,7 +163,11 @@ fn what_stands_there_as_a_default_is_the_default() {
     default["clusters"] = serde_json::to_value(plain.collect::<Vec<_>>()).unwrap();
 
     let notifications = config.notifications.into_iter();
-    let plain = notifications.map(|one| NotificationConfig::new(one.name, one.url));
+    let plain = notifications.map(|one| NotificationConfig {
+        url: one.url,
+        url_file: one.url_file,
+        ..NotificationConfig::new(one.name, String::new())
+    });
     default["notifications"] = serde_json::to_value(plain.collect::<Vec<_>>()).unwrap();
 
     let schema = printed(&["config", "schema"]);
@@ -191,7 +195,7 @@ fn what_stands_there_as_a_default_is_the_default() {
             default => assert_eq!(written.pointer(&path), default, "{path}"),
         }
     }
-    let expected = [("airflows", 2), ("clusters", 1), ("issuers", 3), ("notifications", 1)];
+    let expected = [("airflows", 2), ("clusters", 1), ("issuers", 3), ("notifications", 2)];
     assert_eq!(seen, expected.into(), "one issuer of each kind, one Airflow for each credential");
 }
 

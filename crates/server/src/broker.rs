@@ -13,6 +13,7 @@ use crate::config::RolesConfig;
 use crate::keyring::Keyring;
 use crate::leases::Leases;
 use crate::library::Library;
+use crate::log::sequencer::Sequencer;
 use crate::noise::Noise;
 use crate::notify::Notifier;
 use crate::random::Random;
@@ -56,6 +57,8 @@ pub struct Broker {
     pub sign_in: Option<SignIn>,
     /// Counts callers that proved nothing.
     pub noise: Noise,
+    /// Brings the log up to date.
+    pub log: Sequencer,
     pub(crate) providers: Registry<Committed>,
 }
 

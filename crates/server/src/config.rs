@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::approval::GrantsConfig;
+use crate::log::LogConfig;
 use crate::notify::{self, NotificationConfig};
 use crate::revoking::RevocationConfig;
 use crate::sign_in::SignInConfig;
@@ -31,6 +32,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// Cortex's own signing keys.
     pub keys: KeysConfig,
+    /// The tamper-evident log over the record.
+    pub log: LogConfig,
     /// Which groups of people may do what.
     pub roles: RolesConfig,
     /// Where people sign in for the console and the command line.
@@ -249,6 +252,7 @@ impl Config {
                 faults.push(format!("{what} is {value}: write 0 to 31,536,000 seconds"));
             }
         }
+        faults.extend(self.log.faults());
         faults.extend(self.grants.faults());
         faults.extend(notify::faults(&self.notifications));
         if !(1..=4_096).contains(&self.database.max_batch) {

@@ -4,8 +4,6 @@
 //! stays published until what it signed has expired; so a verifier that caches never meets an unknown key.
 
 use std::collections::HashMap;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,6 +20,7 @@ use sqlx::{PgConnection, PgPool};
 use zeroize::Zeroizing;
 
 use crate::config::KeysConfig;
+use crate::key_file;
 use crate::random::Random;
 use crate::store::keys::{self, KeyRow};
 use crate::store::{Stamp, StoreError};
@@ -71,20 +70,8 @@ pub struct SealingKey {
 impl SealingKey {
     /// Reads the file, or makes it where it is missing and `may_create`.
     pub fn load(path: &Path, may_create: bool, random: &dyn Random) -> Result<Self, KeyringError> {
-        let file = |why: String| KeyringError::File { path: path.display().to_string(), why };
-        let hex = match std::fs::read_to_string(path) {
-            Ok(text) => Zeroizing::new(text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && may_create => {
-                create(path, random).map_err(|e| file(format!("cannot be made: {e}")))?
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(file("is missing, and the database holds keys that were sealed under it: put it back from its backup".into()));
-            }
-            Err(e) => return Err(file(format!("cannot be read: {e}"))),
-        };
-        let mut bytes = Zeroizing::new([0_u8; 32]);
-        hex::decode_to_slice(hex.trim(), bytes.as_mut_slice())
-            .map_err(|_| file("does not hold 64 hexadecimal digits".into()))?;
+        let bytes = key_file::load(path, may_create, random, "keys that were sealed under it")
+            .map_err(|why| KeyringError::File { path: path.display().to_string(), why })?;
         let seals = RandomizedNonceKey::new(&AES_256_GCM, bytes.as_slice()).map_err(|_| KeyError::Crypto)?;
         // A key of its own for each purpose: HMAC as the extraction of RFC 5869, section 2.2.
         let derive =
@@ -120,17 +107,6 @@ fn open_under(key: &RandomizedNonceKey, associated: &str, sealed: &[u8]) -> Opti
     let length = key.open_in_place(nonce, Aad::from(associated.as_bytes()), &mut body).ok()?.len();
     body.truncate(length);
     Some(body)
-}
-
-fn create(path: &Path, random: &dyn Random) -> std::io::Result<Zeroizing<String>> {
-    let mut bytes = Zeroizing::new([0_u8; 32]);
-    random.fill(bytes.as_mut_slice());
-    let hex = Zeroizing::new(hex::encode(bytes.as_slice()));
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(hex.as_bytes())?;
-    file.sync_all()?;
-    tracing::warn!(path = %path.display(), "made the key that signing keys are encrypted under: back it up");
-    Ok(hex)
 }
 
 /// A key that was opened: nothing of it is believed that the sealed half does not say.

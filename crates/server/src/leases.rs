@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cortex_core::{Body, Digest, Holder, Lease, PolicyName, Principal, Run};
 use cortex_identity::Verified;
+use cortex_log::receipt::Receipt;
 use jiff::{SignedDuration, Timestamp};
 use moka::Expiry;
 use moka::sync::Cache;
@@ -41,6 +42,8 @@ pub struct LiveLease {
     pub details: BTreeMap<String, Value>,
     /// What fetches it again.
     pub handle: Zeroizing<String>,
+    /// The log's promise that its record will be in the log.
+    pub receipt: Receipt,
     /// Whether it was let in although the policy was closed.
     pub break_glass: bool,
     /// Its whole life, from issue to expiry.
@@ -69,7 +72,7 @@ impl LiveLease {
             Body::Token(token) => token.len(),
             Body::AwsKeys { session_token, .. } => session_token.len() + 200,
         };
-        u32::try_from(body + 5_800).unwrap_or(u32::MAX)
+        u32::try_from(body + self.receipt.seal.len() + 6_000).unwrap_or(u32::MAX)
     }
 }
 

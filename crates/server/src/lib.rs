@@ -11,9 +11,11 @@ mod denial;
 pub mod exchange;
 pub mod http;
 mod introspection;
+mod key_file;
 pub mod keyring;
 pub mod leases;
 pub mod library;
+pub mod log;
 mod mint;
 mod noise;
 pub mod notify;
@@ -28,4 +30,4 @@ pub mod supervisor;
 
 pub use config::Config;
 pub use denial::Refused;
-pub use start::{Environment, Running, StartError, start};
+pub use start::{Environment, Running, StartError, stamp, start};

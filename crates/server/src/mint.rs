@@ -270,6 +270,7 @@ fn release(
         body: secret.open(committed),
         details,
         handle: new_handle(&*broker.random),
+        receipt: committed.sealed().receipt(broker.recorder.stamp().chains.base()),
         break_glass: context.request.break_glass,
         ttl,
     });

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cortex_core::Clock;
 use cortex_identity::{Identity, OwnIssuer, SetupError};
 use jiff::SignedDuration;
+use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,9 @@ use crate::http::{self, App, Shared};
 use crate::keyring::{Keyring, KeyringError};
 use crate::leases::Leases;
 use crate::library::Library;
+use crate::log::chain::Chains;
+use crate::log::sequencer::{RoundError, Sequencer};
+use crate::log::{self, Health, LogKeyError};
 use crate::noise::Noise;
 use crate::notify::{Endpoints, Notifier};
 use crate::random::Random;
@@ -44,6 +48,12 @@ pub enum StartError {
     /// Cortex's own keys.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
+    /// The log's key.
+    #[error(transparent)]
+    LogKey(#[from] LogKeyError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] RoundError),
     /// The issuers.
     #[error(transparent)]
     Identity(#[from] SetupError),
@@ -92,7 +102,8 @@ pub async fn start(
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let poll = Duration::from_millis(config.database.poll_ms.max(50));
-    supervisor::start(&broker, poll, &tasks, &stop);
+    let log_every = Duration::from_millis(config.log.interval_ms);
+    supervisor::start(&broker, poll, log_every, &tasks, &stop);
     let app = App::from(Shared {
         broker: Arc::clone(&broker),
         issuer_url: issuer_url.clone(),
@@ -109,13 +120,18 @@ pub async fn start(
 }
 
 async fn build(config: &Config, issuer_url: &str, environment: Environment) -> Result<Broker, StartError> {
-    let Environment { clock, random } = environment;
     let pool = store::connect(&config.database).await?;
     let replica = config.server.replica.clone().unwrap_or_else(host_name);
-    let author = Author { replica, build: env!("CARGO_PKG_VERSION").to_owned() };
-    let endpoints = Endpoints::new(&config.notifications);
-    let notifier = Notifier::new(endpoints.clone(), issuer_url.to_owned())?;
-    let stamp = Stamp { author, clock: Arc::clone(&clock), random: Arc::clone(&random), endpoints };
+    let stamp = stamp(config, &pool, replica, &environment).await?;
+    let Environment { clock, random } = environment;
+    let notifier = Notifier::new(stamp.endpoints.clone(), issuer_url.to_owned())?;
+    let health = Health::default();
+    let sequencer = Sequencer::new(&config.log, stamp.clone(), health.clone());
+    // What the database says is compared with the anchor before anything is signed.
+    match sequencer.round(&pool).await {
+        Ok(()) | Err(RoundError::Fault(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
     let keyring = Keyring::open(&pool, &config.keys, issuer_url.to_owned(), stamp.clone()).await?;
     let own = own_issuer(issuer_url, &keyring);
     let identity = Identity::new(config.trust(), own, Arc::clone(&clock), reqwest::Client::builder)?;
@@ -130,7 +146,7 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
         barriers: Barriers::open(&pool, Arc::clone(&clock)).await?,
         revokers: cortex_providers::revokers(&config.providers, keyring.issuer()),
         revocation: config.revocation.clone(),
-        recorder: Recorder::start(pool.clone(), stamp, options),
+        recorder: Recorder::start(pool.clone(), stamp, health, options),
         leases: Leases::new(&config.leases),
         providers: cortex_providers::registry(&config.providers, keyring.issuer()),
         keyring,
@@ -143,6 +159,25 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
         roles: config.roles.clone(),
         sign_in: SignIn::new(&config.sign_in, &config.issuers, issuer_url)?,
         noise: Noise::default(),
+        log: sequencer,
+    })
+}
+
+/// What writes the record in the name of `replica`, and seals it.
+pub async fn stamp(
+    config: &Config,
+    pool: &PgPool,
+    replica: String,
+    environment: &Environment,
+) -> Result<Stamp, LogKeyError> {
+    let Environment { clock, random } = environment;
+    let log_key = log::key(&config.log, config.server.public_url.as_deref(), pool, &**random).await?;
+    Ok(Stamp {
+        author: Author { replica, build: env!("CARGO_PKG_VERSION").to_owned() },
+        clock: Arc::clone(clock),
+        random: Arc::clone(random),
+        endpoints: Endpoints::new(&config.notifications),
+        chains: Arc::new(Chains::new(log_key, &**random)),
     })
 }
 

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::Broker;
 use crate::http;
 use crate::revoking;
-use crate::store::{CHANGES, RecordError, StoreError, grants, issuances, notifications, sessions};
+use crate::store::{CHANGES, RecordError, StoreError, grants, issuances, log, notifications, sessions};
 
 /// How often overdue intents are looked for, in seconds: with the intents' own deadline, under a minute.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -23,7 +23,13 @@ const NOTIFICATIONS_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 const FLUSH: Duration = Duration::from_secs(10);
 
 /// Starts the loops; they end when `stop` is cancelled.
-pub fn start(broker: &Arc<Broker>, poll: Duration, tasks: &TaskTracker, stop: &CancellationToken) {
+pub fn start(
+    broker: &Arc<Broker>,
+    poll: Duration,
+    log_every: Duration,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
     let run = |task: fn(Arc<Broker>, Duration) -> BoxedLoop, every: Duration| {
         let (task, stop) = (task(Arc::clone(broker), every), stop.clone());
         tasks.spawn(async move {
@@ -36,6 +42,10 @@ pub fn start(broker: &Arc<Broker>, poll: Duration, tasks: &TaskTracker, stop: &C
     run(|broker, poll| Box::pin(watch_changes(broker, poll)), poll);
     run(|broker, every| Box::pin(sweep_forever(broker, every)), SWEEP);
     run(|broker, every| Box::pin(flush_forever(broker, every)), FLUSH);
+    run(
+        |broker, every| Box::pin(async move { broker.log.work_forever(&broker.pool, every).await }),
+        log_every,
+    );
     for _ in 0..broker.revocation.workers {
         run(|broker, every| Box::pin(revoking::work_forever(broker, every)), revoking::IDLE);
     }
@@ -106,6 +116,7 @@ pub async fn sweep(broker: &Broker) -> Result<(), StoreError> {
             Err(error) => tracing::warn!(%issuance_id, %error, "an overdue intent stays open for now"),
         }
     }
+    log::chains::seen(&broker.pool, broker.recorder.stamp().chains.process(), now).await?;
     while grants::expire_due(&broker.pool, broker.recorder.stamp()).await? > 0 {}
     let before = now.saturating_sub(NOTIFICATIONS_KEPT).unwrap_or(Timestamp::MIN);
     notifications::forget(&broker.pool, before).await?;

@@ -33,7 +33,7 @@ pub(crate) enum Command {
 pub(crate) async fn run(command: Command, config: Config) -> Result<(), Error> {
     let pool = database(&config.database).await?;
     let now = SystemClock.now();
-    let stamp = stamp(&config.notifications);
+    let stamp = stamp(&config, &pool).await?;
     let rows = keys::all(&pool).await?;
     let mut connection = pool.acquire().await?;
     match command {

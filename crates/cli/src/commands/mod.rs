@@ -22,9 +22,9 @@ use std::sync::Arc;
 
 use cortex_core::clock::SystemClock;
 use cortex_server::config::DatabaseConfig;
-use cortex_server::notify::{Endpoints, NotificationConfig};
 use cortex_server::random::SystemRandom;
-use cortex_server::store::{self, Author, Stamp};
+use cortex_server::store::{self, Stamp};
+use cortex_server::{Config, Environment};
 use sqlx::PgPool;
 
 use crate::error::Error;
@@ -35,11 +35,10 @@ fn operator() -> String {
     format!("operator:{}", user.unwrap_or_else(|_| "unknown".to_owned()))
 }
 
-/// Writes in the name of the command line; `notifications` are told of it by whichever replica runs.
-pub(crate) fn stamp(notifications: &[NotificationConfig]) -> Stamp {
-    let author = Author { replica: "cli".to_owned(), build: env!("CARGO_PKG_VERSION").to_owned() };
-    let endpoints = Endpoints::new(notifications);
-    Stamp { author, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), endpoints }
+/// Writes in the name of the command line; whoever is configured is told of it by whichever replica runs.
+pub(crate) async fn stamp(config: &Config, pool: &PgPool) -> Result<Stamp, Error> {
+    let environment = Environment { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
+    Ok(cortex_server::stamp(config, pool, "cli".to_owned(), &environment).await?)
 }
 
 /// Opens the database in the server's own role: the command line can append to the record, and change it as

@@ -2,8 +2,10 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header, request::Parts};
+use axum::http::{HeaderValue, StatusCode, header, request::Parts};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use cortex_core::Body;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -14,6 +16,9 @@ use super::{App, Client};
 use crate::exchange::{Item, Request};
 use crate::leases::{HANDLE_PREFIX, LiveLease};
 use crate::recall;
+
+/// The header with the receipt of the issuance: JSON in base64.
+const RECEIPT: &str = "cortex-receipt";
 
 /// AWS credentials under a policy, for AWS SDKs: set `AWS_CONTAINER_CREDENTIALS_FULL_URI` to this URL and
 /// `AWS_CONTAINER_AUTHORIZATION_TOKEN` to a lease's handle or the run's token.
@@ -111,5 +116,11 @@ fn answer(lease: &LiveLease) -> Result<Response, OAuthError> {
         "Expiration": expiration,
         "AccountId": lease.details.get("account"),
     });
-    Ok(Json(body).into_response())
+    let mut response = Json(body).into_response();
+    // The SDKs' protocol has no room for it in the body.
+    let receipt = serde_json::to_vec(&lease.receipt).map(|json| STANDARD.encode(json));
+    if let Some(receipt) = receipt.ok().and_then(|text| HeaderValue::from_str(&text).ok()) {
+        response.headers_mut().insert(RECEIPT, receipt);
+    }
+    Ok(response)
 }

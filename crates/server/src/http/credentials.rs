@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cortex_core::ids::InvalidId;
 use cortex_core::{Body, ClaimedRun};
+use cortex_log::receipt::Receipt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -121,6 +122,10 @@ pub(super) enum Entry<'a> {
         expires_at: Timestamp,
         /// What fetches the same credential again while it lives.
         lease_handle: &'a str,
+        /// The log's promise that the record of it will be in the log: its name, the leaf's hash, when it was sealed,
+        /// by when it is in a checkpoint, and the seal, a signed note. `cortex log prove` makes a proof of it.
+        #[schema(value_type = Object)]
+        receipt: &'a Receipt,
         /// The credential, with what a client needs beside it.
         credential: Credential<'a>,
     },
@@ -294,6 +299,7 @@ fn entry(item: &Item) -> Entry<'_> {
             issuance_id: lease.lease.issuance_id.to_string(),
             expires_at: lease.lease.expires_at,
             lease_handle: &lease.handle,
+            receipt: &lease.receipt,
             credential: Credential::of(lease),
         },
         Item::Refused { refused, .. } => Entry::Failed { error: refused.clone().into() },

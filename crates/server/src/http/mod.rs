@@ -14,6 +14,7 @@ pub(crate) mod grants;
 mod guardrails;
 mod introspect;
 pub(crate) mod issuances;
+mod log;
 pub(crate) mod notifications;
 pub(crate) mod operations;
 pub(crate) mod people;
@@ -152,6 +153,7 @@ struct RequestId(String);
         (name = "introspection", description = "What APIs ask about the tokens that they are shown."),
         (name = "people", description = "Who signs in, and who no longer may."),
         (name = "record", description = "What auditors ask."),
+        (name = "log", description = "The issuance log, for whoever wants to check it."),
         (name = "issuer", description = "Cortex as an OIDC issuer, for the clouds."),
         (name = "operations", description = "What operators watch.")
     ),
@@ -193,6 +195,9 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(introspect::introspect))
         .routes(routes!(issuances::list))
         .routes(routes!(issuances::show))
+        .routes(routes!(log::shards))
+        .routes(routes!(log::checkpoint))
+        .routes(routes!(log::proof))
         .routes(routes!(people::sign_in))
         .routes(routes!(people::me))
         .routes(routes!(people::sessions))
@@ -221,6 +226,7 @@ pub fn router(app: App) -> Router {
     let page = Arc::clone(&api);
     router
         .merge(console::router(&app))
+        .route("/v1/log/{shard}/tile/{*path}", axum::routing::get(log::tile))
         .route("/openapi.json", axum::routing::get(move || async move { axum::Json((*api).clone()) }))
         .route("/docs", axum::routing::get(move || async move { docs::page(&page) }))
         .fallback(|| async { Problem::not_found("there is nothing at this path") })

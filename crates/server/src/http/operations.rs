@@ -64,6 +64,9 @@ pub(crate) async fn readiness(app: &App) -> Readiness {
     if catalogue.guardrails().is_none() {
         problems.push("the guardrails cannot be read".to_owned());
     }
+    if let Some(fault) = broker.log.health().fault() {
+        problems.push(format!("the log is at fault: {}", fault.kind()));
+    }
     Readiness { ready: problems.is_empty(), problems, policies: catalogue.len() }
 }
 

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cortex_core::Body;
+use cortex_log::receipt::Receipt;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,10 @@ pub(super) struct TokenAnswer<'a> {
     lease_handle: &'a str,
     /// The issuance on record.
     issuance_id: String,
+    /// The log's promise that the record of it will be in the log: its name, the leaf's hash, when it was sealed,
+    /// by when it is in a checkpoint, and the seal, a signed note. `cortex log prove` makes a proof of it.
+    #[schema(value_type = Object)]
+    receipt: &'a Receipt,
 }
 
 /// Exchange a run's token for one credential.
@@ -203,6 +208,7 @@ fn answer(app: &App, lease: &LiveLease, requested: Option<&str>) -> Result<Respo
         scope: lease.details.get("scope").and_then(Value::as_str),
         lease_handle: &lease.handle,
         issuance_id: lease.lease.issuance_id.to_string(),
+        receipt: &lease.receipt,
     };
     Ok(Json(answer).into_response())
 }

@@ -3,16 +3,19 @@
 //! A statement is a transaction of its own, so a commit is one round trip. What the jobs need is looked at within it:
 //! a grant has to be active and have a use left, a token unspent. A job that is refused leaves the others alone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use cortex_identity::Replay;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::micros;
+use super::log::corrupt;
+use super::pen::Pen;
 use super::recorder::RecordError;
 use super::row::{self, Row, insert_rows, rows};
+use super::{StoreError, micros};
+use crate::log::chain::{Batch, Sealed};
 
 /// Something to be committed, whole or not at all.
 #[derive(Default)]
@@ -28,7 +31,11 @@ pub(super) struct Job {
     pub(super) epoch: Option<i64>,
 }
 
-pub(super) type Verdict = Result<(), RecordError>;
+/// How each of its rows is sealed, or why there are none.
+pub(super) type Verdict = Result<Vec<Sealed>, RecordError>;
+
+/// What the database answers to a chain that is not where its writer believes it to be.
+const CHAIN_MOVED: &str = "CX001";
 
 /// Answers what did not go as asked: a job whose grant is inactive or whose token is spent, and a row that was
 /// passed over because one like it is there. An outcome that is new closes its intent; one that is not closes
@@ -36,18 +43,18 @@ pub(super) type Verdict = Result<(), RecordError>;
 const COMMIT: &str = concat!(
     "WITH ",
     rows!(),
-    ", spend AS (SELECT * FROM unnest($20::int8[], $21::text[], $22::bytea[], $23::int8[])
+    ", spend AS (SELECT * FROM unnest($24::int8[], $25::text[], $26::bytea[], $27::int8[])
                      AS t (job, issuer, jti_hash, expires_at)),
        uses AS (SELECT job, grant_id, timestamptz 'epoch' + at * interval '1 microsecond' AS at,
                        row_number() OVER (PARTITION BY grant_id ORDER BY job) AS place
-                FROM unnest($24::int8[], $25::uuid[], $32::int8[]) AS t (job, grant_id, at)),
+                FROM unnest($28::int8[], $29::uuid[], $36::int8[]) AS t (job, grant_id, at)),
        -- Locked until the commit, so that no decision on the grant slips between, and nobody else takes the last
        -- use of one whose uses are counted.
        uncounted AS (SELECT id, expires_at FROM grant_request
-                     WHERE id = ANY($25::uuid[]) AND status = 'approved' AND max_uses IS NULL
+                     WHERE id = ANY($29::uuid[]) AND status = 'approved' AND max_uses IS NULL
                      ORDER BY id FOR SHARE),
        counted AS (SELECT id, expires_at, max_uses - uses AS uses_left FROM grant_request
-                   WHERE id = ANY($25::uuid[]) AND status = 'approved' AND max_uses IS NOT NULL
+                   WHERE id = ANY($29::uuid[]) AND status = 'approved' AND max_uses IS NOT NULL
                    ORDER BY id FOR UPDATE),
        inactive AS (SELECT job FROM uses
                     WHERE NOT EXISTS (SELECT FROM uncounted WHERE id = grant_id AND expires_at > at)
@@ -55,7 +62,7 @@ const COMMIT: &str = concat!(
                                       WHERE id = grant_id AND expires_at > at AND place <= uses_left)),
        -- The same until the commit, so that no freeze and no revocation slips between. This lock comes first.
        epoch AS MATERIALIZED (SELECT epoch_of_release() AS epoch),
-       overtaken AS (SELECT job FROM unnest($33::int8[], $34::int8[]) AS t (job, decided_in), epoch
+       overtaken AS (SELECT job FROM unnest($37::int8[], $38::int8[]) AS t (job, decided_in), epoch
                      WHERE decided_in <> epoch),
        barred AS (SELECT job FROM overtaken UNION ALL SELECT job FROM inactive),
        -- Every replica takes the tokens in one order, so that two commits cannot wait for each other.
@@ -79,12 +86,12 @@ const COMMIT: &str = concat!(
        opened AS (INSERT INTO open_intent (issuance_id, deadline, worst_case_expiry)
                   SELECT id, timestamptz 'epoch' + deadline * interval '1 microsecond',
                          timestamptz 'epoch' + expiry * interval '1 microsecond'
-                  FROM unnest($26::int8[], $27::uuid[], $28::int8[], $29::int8[]) AS t (job, id, deadline, expiry)
+                  FROM unnest($30::int8[], $31::uuid[], $32::int8[], $33::int8[]) AS t (job, id, deadline, expiry)
                   WHERE job NOT IN (SELECT job FROM refused)),
        closed AS (DELETE FROM open_intent WHERE issuance_id IN
                       (SELECT issuance_id FROM written WHERE kind = 'issuance.outcome')),
        unspent AS (DELETE FROM spent_token WHERE (issuer, jti_hash) IN
-                       (SELECT issuer, jti_hash FROM unnest($30::text[], $31::bytea[]) AS t (issuer, jti_hash)))
+                       (SELECT issuer, jti_hash FROM unnest($34::text[], $35::bytea[]) AS t (issuer, jti_hash)))
      SELECT 'inactive', job, NULL::uuid FROM inactive
      UNION ALL SELECT 'overtaken', job, NULL FROM overtaken
      UNION ALL SELECT 'replayed', job, NULL FROM replayed
@@ -95,41 +102,78 @@ const COMMIT: &str = concat!(
 /// Something that did not go as asked: what, the job, and the row where it is about one.
 type Exception = (String, i64, Option<Uuid>);
 
-/// Commits `batch`.
-pub(super) async fn commit(pool: &PgPool, batch: &[Job]) -> Result<Vec<Verdict>, sqlx::Error> {
-    let mut verdicts: Vec<Verdict> = batch.iter().map(|_| Ok(())).collect();
-    refuse_twins(batch, &mut verdicts);
+/// Commits `batch`, each row as `pen` seals it.
+pub(super) async fn commit(pool: &PgPool, batch: &[Job], pen: &mut Pen) -> Result<Vec<Verdict>, StoreError> {
     let mut connection = pool.acquire().await?;
-    let exceptions = execute(&mut connection, &numbered(batch, &verdicts)).await?;
-    let mut passed_over = Vec::new();
-    for (what, job, row) in exceptions {
-        let Some(verdict) = usize::try_from(job).ok().and_then(|job| verdicts.get_mut(job)) else { continue };
-        match (what.as_str(), row) {
-            ("inactive", _) => *verdict = Err(RecordError::GrantGone),
-            ("overtaken", _) => *verdict = Err(RecordError::Overtaken),
-            ("replayed", _) => *verdict = Err(RecordError::Replayed),
-            (_, row) => passed_over.extend(row),
-        }
+    let first = attempt(&mut connection, batch, pen).await;
+    // Somebody closed the chain, or an earlier commit came late after all: nothing of this one was written.
+    let moved = |error: &StoreError| {
+        let StoreError::Database(error) = error else { return false };
+        error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == CHAIN_MOVED)
+    };
+    match first {
+        Err(error) if moved(&error) => attempt(&mut connection, batch, pen).await,
+        other => other,
     }
-    if !passed_over.is_empty() {
-        refuse_superseded(&mut connection, batch, &passed_over, &mut verdicts).await?;
-    }
-    Ok(verdicts)
 }
 
-/// The jobs that are not refused yet, each with its number.
-fn numbered<'a>(batch: &'a [Job], verdicts: &[Verdict]) -> Vec<(i64, &'a Job)> {
-    (0..).zip(batch).zip(verdicts).filter(|(_, verdict)| verdict.is_ok()).map(|(job, _)| job).collect()
-}
-
-async fn execute(connection: &mut PgConnection, jobs: &[(i64, &Job)]) -> Result<Vec<Exception>, sqlx::Error> {
+async fn attempt(
+    connection: &mut PgConnection,
+    batch: &[Job],
+    pen: &mut Pen,
+) -> Result<Vec<Verdict>, StoreError> {
+    let mut refused: HashMap<usize, RecordError> = twins(batch);
+    let jobs: Vec<_> = (0..).zip(batch).filter(|(n, _)| !refused.contains_key(n)).collect();
+    let jobs: Vec<_> = jobs.into_iter().map(|(n, job)| (i64::try_from(n).unwrap_or(i64::MAX), job)).collect();
     let rows: Vec<_> = jobs.iter().flat_map(|(n, job)| job.rows.iter().map(|row| (*n, row))).collect();
+    let sealed = pen.seal(connection, &rows).await?;
+    let exceptions = execute(connection, &jobs, &rows, &sealed).await?;
+    let mut passed_over = HashSet::new();
+    for (what, job, row) in exceptions {
+        let error = match what.as_str() {
+            "inactive" => RecordError::GrantGone,
+            "overtaken" => RecordError::Overtaken,
+            "replayed" => RecordError::Replayed,
+            _ => {
+                passed_over.extend(row);
+                continue;
+            }
+        };
+        refused.insert(usize::try_from(job).unwrap_or(usize::MAX), error);
+    }
+    let is_written = |job: i64, row: &Row| {
+        usize::try_from(job).is_ok_and(|job| !refused.contains_key(&job)) && !passed_over.contains(&row.id)
+    };
+    let placed = rows.iter().zip(&sealed.seals);
+    let written =
+        placed.filter(|((job, row), _)| is_written(*job, row)).map(|((_, row), seal)| (row.id, seal));
+    let mut seals: HashMap<Uuid, Sealed> = written.clone().map(|(id, seal)| (id, seal.clone())).collect();
+    pen.wrote(&sealed, written.map(|(_, seal)| seal.leaf).collect());
+    // What was passed over is there from an earlier try of the same job, or another row took its place.
+    seals.extend(sealed_before(connection, &passed_over).await?);
+    Ok((0..).zip(batch).map(|(n, job)| verdict(job, refused.remove(&n), &seals)).collect())
+}
+
+fn verdict(job: &Job, refused: Option<RecordError>, seals: &HashMap<Uuid, Sealed>) -> Verdict {
+    if let Some(error) = refused {
+        return Err(error);
+    }
+    let seals: Option<Vec<_>> = job.rows.iter().map(|row| seals.get(&row.id).cloned()).collect();
+    seals.ok_or(RecordError::Superseded)
+}
+
+async fn execute(
+    connection: &mut PgConnection,
+    jobs: &[(i64, &Job)],
+    rows: &[(i64, &Row)],
+    sealed: &Batch,
+) -> Result<Vec<Exception>, sqlx::Error> {
     let spends: Vec<_> = jobs.iter().filter_map(|(n, job)| Some((*n, job.spend.as_ref()?))).collect();
     let grants: Vec<_> = jobs.iter().filter_map(|(n, job)| Some((*n, job.grant?))).collect();
     let opens: Vec<_> = jobs.iter().flat_map(|(n, job)| job.opens.iter().map(|open| (*n, open))).collect();
     let epochs: Vec<_> = jobs.iter().filter_map(|(n, job)| Some((*n, job.epoch?))).collect();
     let unspends: Vec<_> = jobs.iter().filter_map(|(_, job)| job.unspend.as_ref()).collect();
-    row::bind(sqlx::query_as(COMMIT), &rows)
+    row::bind(sqlx::query_as(COMMIT), rows, sealed)
         .bind(spends.iter().map(|(n, _)| *n).collect::<Vec<_>>())
         .bind(spends.iter().map(|(_, replay)| replay.issuer.as_str()).collect::<Vec<_>>())
         .bind(spends.iter().map(|(_, replay)| replay.jti_hash.as_bytes().as_slice()).collect::<Vec<_>>())
@@ -150,40 +194,28 @@ async fn execute(connection: &mut PgConnection, jobs: &[(i64, &Job)]) -> Result<
 }
 
 /// Of two jobs that spend one token, the first may.
-fn refuse_twins(batch: &[Job], verdicts: &mut [Verdict]) {
+fn twins(batch: &[Job]) -> HashMap<usize, RecordError> {
     let mut seen = HashSet::new();
-    for (job, verdict) in batch.iter().zip(verdicts) {
-        let Some(replay) = &job.spend else { continue };
-        if !seen.insert((replay.issuer.as_str(), replay.jti_hash.as_bytes().as_slice())) {
-            *verdict = Err(RecordError::Replayed);
-        }
-    }
+    let spends = (0..).zip(batch).filter_map(|(n, job)| Some((n, job.spend.as_ref()?)));
+    let again = spends
+        .filter(|(_, replay)| !seen.insert((replay.issuer.as_str(), replay.jti_hash.as_bytes().as_slice())));
+    again.map(|(n, _)| (n, RecordError::Replayed)).collect()
 }
 
-/// A row that was passed over is either there from an earlier try of the same job, or another row took its
-/// place.
-async fn refuse_superseded(
+/// How rows that are there already are sealed.
+async fn sealed_before(
     connection: &mut PgConnection,
-    batch: &[Job],
-    passed_over: &[Uuid],
-    verdicts: &mut [Verdict],
-) -> Result<(), sqlx::Error> {
-    let present = present(connection, passed_over).await?;
-    let displaced: HashSet<Uuid> = passed_over.iter().copied().filter(|id| !present.contains(id)).collect();
-    for (job, verdict) in batch.iter().zip(verdicts) {
-        if verdict.is_ok() && job.rows.iter().any(|row| displaced.contains(&row.id)) {
-            *verdict = Err(RecordError::Superseded);
-        }
+    ids: &HashSet<Uuid>,
+) -> Result<HashMap<Uuid, Sealed>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
     }
-    Ok(())
-}
-
-async fn present(connection: &mut PgConnection, ids: &[Uuid]) -> Result<HashSet<Uuid>, sqlx::Error> {
-    let ids: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM record WHERE id = ANY($1)")
-        .bind(ids)
-        .fetch_all(connection)
-        .await?;
-    Ok(ids.into_iter().collect())
+    let rows: Vec<(Uuid, Vec<u8>, String)> =
+        sqlx::query_as("SELECT id, leaf, seal FROM record WHERE id = ANY($1) AND seal IS NOT NULL")
+            .bind(ids.iter().copied().collect::<Vec<_>>())
+            .fetch_all(connection)
+            .await?;
+    rows.into_iter().map(|(id, entry, seal)| Ok((id, Sealed::read(&entry, seal).map_err(corrupt)?))).collect()
 }
 
 /// A commit whose answer was lost may have happened: look the rows up instead of writing them twice. By now a freeze or
@@ -191,21 +223,20 @@ async fn present(connection: &mut PgConnection, ids: &[Uuid]) -> Result<HashSet<
 pub(super) async fn settle(pool: &PgPool, batch: &[Job], why: &str, patience: Duration) -> Vec<Verdict> {
     tracing::warn!(jobs = batch.len(), error = why, "a commit of the record failed or is uncertain");
     metrics::counter!("cortex_record_commit_failures_total").increment(1);
-    let ids: Vec<Uuid> = batch.iter().filter_map(|job| job.rows.first()).map(|row| row.id).collect();
+    let ids: HashSet<Uuid> = batch.iter().flat_map(|job| &job.rows).map(|row| row.id).collect();
     let look_up = async {
         let mut connection = pool.acquire().await?;
         let epoch: i64 =
             sqlx::query_scalar("SELECT epoch FROM release_epoch").fetch_one(&mut *connection).await?;
-        Ok::<_, sqlx::Error>((present(&mut connection, &ids).await?, epoch))
+        Ok::<_, StoreError>((sealed_before(&mut connection, &ids).await?, epoch))
     };
-    let (present, epoch) = match tokio::time::timeout(patience, look_up).await {
+    let (found, epoch) = match tokio::time::timeout(patience, look_up).await {
         Ok(Ok(found)) => found,
-        Ok(Err(_)) | Err(_) => (HashSet::new(), 0),
+        Ok(Err(_)) | Err(_) => (HashMap::new(), 0),
     };
     let there = |job: &Job| {
-        job.rows.first().is_some_and(|row| present.contains(&row.id))
-            && job.epoch.is_none_or(|of| of == epoch)
+        let current = !job.rows.is_empty() && job.epoch.is_none_or(|of| of == epoch);
+        if current { verdict(job, None, &found).ok() } else { None }
     };
-    let gone = || Err(RecordError::Unavailable(why.to_owned()));
-    batch.iter().map(|job| if there(job) { Ok(()) } else { gone() }).collect()
+    batch.iter().map(|job| there(job).ok_or_else(|| RecordError::Unavailable(why.to_owned()))).collect()
 }

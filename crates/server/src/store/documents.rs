@@ -243,7 +243,7 @@ async fn note(tx: &mut PgConnection, kind: Kind, change: Change, stamp: &Stamp) 
         Kind::Policy => What::PolicyApplied(change),
     };
     let row: Row = stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?;
-    insert(tx, &[row]).await?;
+    insert(tx, &[row], stamp).await?;
     Ok(())
 }
 

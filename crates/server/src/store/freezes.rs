@@ -167,7 +167,7 @@ pub(super) async fn add(tx: &mut PgConnection, new: NewFreeze, stamp: &Stamp) ->
     .execute(&mut *tx)
     .await?;
     let row = stamp.row(What::FreezeSet(freeze.clone())).map_err(|e| StoreError::Corrupt(e.to_string()))?;
-    insert(tx, &[row]).await?;
+    insert(tx, &[row], stamp).await?;
     Ok(freeze)
 }
 
@@ -198,7 +198,7 @@ pub async fn lift(
     .execute(&mut *tx)
     .await?;
     let what = What::FreezeLifted { freeze_id: id, scope: found.freeze.scope.clone(), by: by.to_owned() };
-    insert(&mut tx, &[stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?]).await?;
+    insert(&mut tx, &[stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?], stamp).await?;
     next_epoch(&mut tx).await?;
     tx.commit().await?;
     Ok(StoredFreeze { in_force: false, lifted_at: Some(now), lifted_by: Some(by.to_owned()), ..found })

@@ -126,7 +126,7 @@ async fn lock(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
 
 async fn note(tx: &mut PgConnection, what: What, stamp: &Stamp) -> Result<(), StoreError> {
     let row = stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?;
-    insert(tx, &[row]).await?;
+    insert(tx, &[row], stamp).await?;
     announce(tx, "keys").await?;
     Ok(())
 }

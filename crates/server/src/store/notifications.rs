@@ -132,7 +132,7 @@ pub async fn failed(
             attempts: due.attempts,
             error: error.to_owned(),
         };
-        insert(&mut tx, &[stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?]).await?;
+        insert(&mut tx, &[stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?], stamp).await?;
     }
     tx.commit().await?;
     Ok(())

@@ -16,7 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::commit::{Job, Verdict, commit, settle};
 use super::micros;
+use super::pen::Pen;
 use super::row::Stamp;
+use crate::log::Health;
+use crate::log::chain::Sealed;
 
 /// How long an outcome is tried to be written before its secret is given up.
 const OUTCOME_PATIENCE: Duration = Duration::from_secs(10);
@@ -61,12 +64,18 @@ impl OpenIntent {
 #[derive(Debug)]
 pub struct Committed {
     issuance_id: IssuanceId,
+    sealed: Sealed,
 }
 
 impl Committed {
     /// The issuance that is on record.
     pub fn issuance_id(&self) -> IssuanceId {
         self.issuance_id
+    }
+
+    /// How its record is sealed.
+    pub fn sealed(&self) -> &Sealed {
+        &self.sealed
     }
 }
 
@@ -139,15 +148,17 @@ pub struct RecorderOptions {
 pub struct Recorder {
     jobs: mpsc::Sender<Waiting>,
     stamp: Stamp,
+    health: Health,
     intent_deadline: SignedDuration,
 }
 
 impl Recorder {
     /// Starts the writer; it ends when the last clone of this is dropped.
-    pub fn start(pool: PgPool, stamp: Stamp, options: RecorderOptions) -> Self {
+    pub fn start(pool: PgPool, stamp: Stamp, health: Health, options: RecorderOptions) -> Self {
         let (jobs, waiting) = mpsc::channel(options.max_batch.saturating_mul(4));
-        tokio::spawn(write(pool, waiting, options));
-        Self { jobs, stamp, intent_deadline: options.intent_deadline }
+        let pen = Pen::new(stamp.clone(), health.clone());
+        tokio::spawn(write(pool, waiting, options, pen));
+        Self { jobs, stamp, health, intent_deadline: options.intent_deadline }
     }
 
     /// Makes what is written: author, clock, randomness.
@@ -169,7 +180,7 @@ impl Recorder {
         let mut rows = Vec::with_capacity(intents.len() + issued.len());
         let mut opens = Vec::with_capacity(intents.len());
         let mut tickets = Vec::with_capacity(intents.len());
-        let mut committed = Vec::with_capacity(issued.len());
+        let mut own = Vec::with_capacity(issued.len());
         for opening in intents {
             let (issuance_id, worst_case_expiry) = (opening.issuance_id, opening.worst_case_expiry);
             opens.push((issuance_id.uuid(), deadline, micros(worst_case_expiry)));
@@ -177,11 +188,14 @@ impl Recorder {
             rows.push(self.stamp.row(What::Intent(Box::new(opening)))?);
         }
         for (opening, lease) in issued {
-            committed.push(Committed { issuance_id: opening.issuance_id });
+            own.push(opening.issuance_id);
             rows.push(self.stamp.row(What::Issued { opening: Box::new(opening), lease })?);
         }
         let grant = grant.map(|grant| (grant.uuid(), micros(now)));
-        self.submit(Job { rows, spend: replay, grant, opens, epoch: Some(epoch), ..Job::default() }).await?;
+        let job = Job { rows, spend: replay, grant, opens, epoch: Some(epoch), ..Job::default() };
+        let sealed = self.submit(job).await?.into_iter().skip(tickets.len());
+        let committed = own.into_iter().zip(sealed);
+        let committed = committed.map(|(issuance_id, sealed)| Committed { issuance_id, sealed }).collect();
         Ok(Admitted { tickets, committed })
     }
 
@@ -207,7 +221,10 @@ impl Recorder {
             }
         };
         match tokio::time::timeout(OUTCOME_PATIENCE, attempts).await {
-            Ok(Ok(())) => Ok(Committed { issuance_id }),
+            Ok(Ok(sealed)) => {
+                let sealed = sealed.into_iter().next().ok_or(RecordError::Superseded)?;
+                Ok(Committed { issuance_id, sealed })
+            }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(RecordError::Unavailable("the outcome could not be written in time".into())),
         }
@@ -227,21 +244,25 @@ impl Recorder {
     /// Writes something down that is neither intent nor outcome.
     pub async fn note(&self, what: What) -> Result<(), RecordError> {
         let rows = vec![self.stamp.row(what)?];
-        self.submit(Job { rows, ..Job::default() }).await
+        self.submit(Job { rows, ..Job::default() }).await.map(drop)
     }
 
     /// Spends a token for an answer that needs no new record. Where that is a live lease, handed out again, `epoch` is
     /// the one in which it was decided that it may be.
     pub async fn spend(&self, replay: Replay, epoch: Option<i64>) -> Result<(), RecordError> {
-        self.submit(Job { spend: Some(replay), epoch, ..Job::default() }).await
+        self.submit(Job { spend: Some(replay), epoch, ..Job::default() }).await.map(drop)
     }
 
     /// Gives a token back that nothing was minted with.
     pub async fn unspend(&self, replay: Replay) -> Result<(), RecordError> {
-        self.submit(Job { unspend: Some(replay), ..Job::default() }).await
+        self.submit(Job { unspend: Some(replay), ..Job::default() }).await.map(drop)
     }
 
-    async fn submit(&self, job: Job) -> Result<(), RecordError> {
+    async fn submit(&self, job: Job) -> Verdict {
+        // What is released after its commit is not while the log is in doubt; what happened is written down all the same.
+        if let (Some(_), Some(fault)) = (job.epoch, self.health.fault()) {
+            return Err(RecordError::Unavailable(fault.to_string()));
+        }
         let (done, answer) = oneshot::channel();
         let stopped = || RecordError::Unavailable("the writer has stopped".into());
         // A full queue says so at once: waiting in line for the line helps nobody.
@@ -253,17 +274,18 @@ impl Recorder {
     }
 }
 
-async fn write(pool: PgPool, mut waiting: mpsc::Receiver<Waiting>, options: RecorderOptions) {
+async fn write(pool: PgPool, mut waiting: mpsc::Receiver<Waiting>, options: RecorderOptions, mut pen: Pen) {
     let mut next = Vec::with_capacity(options.max_batch);
     while waiting.recv_many(&mut next, options.max_batch).await > 0 {
         let (batch, answers): (Vec<Job>, Vec<_>) = next.drain(..).unzip();
         metrics::histogram!("cortex_record_batch_size")
             .record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
-        let verdicts = match tokio::time::timeout(options.commit_timeout, commit(&pool, &batch)).await {
-            Ok(Ok(verdicts)) => verdicts,
-            Ok(Err(error)) => settle(&pool, &batch, &error.to_string(), options.commit_timeout).await,
-            Err(_) => settle(&pool, &batch, "the commit timed out", options.commit_timeout).await,
-        };
+        let verdicts =
+            match tokio::time::timeout(options.commit_timeout, commit(&pool, &batch, &mut pen)).await {
+                Ok(Ok(verdicts)) => verdicts,
+                Ok(Err(error)) => settle(&pool, &batch, &error.to_string(), options.commit_timeout).await,
+                Err(_) => settle(&pool, &batch, "the commit timed out", options.commit_timeout).await,
+            };
         for (answer, verdict) in answers.into_iter().zip(verdicts) {
             // A caller that is gone needs no answer; its rows are written all the same.
             let _ = answer.send(verdict);

@@ -10,7 +10,9 @@ use sqlx::query::QueryAs;
 use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
-use super::{micros, notifications};
+use super::log::chains;
+use super::{StoreError, micros, notifications};
+use crate::log::chain::{Batch, Chains};
 use crate::notify::{Endpoints, Notice};
 use crate::random::Random;
 
@@ -34,6 +36,8 @@ pub struct Stamp {
     pub random: Arc<dyn Random>,
     /// Who is told of what is recorded.
     pub endpoints: Endpoints,
+    /// What seals it.
+    pub chains: Arc<Chains>,
 }
 
 impl Stamp {
@@ -76,13 +80,13 @@ pub(super) struct Row {
     reason: Option<String>,
     grant_id: Option<Uuid>,
     expires_at: Option<i64>,
-    leaf: Vec<u8>,
+    pub(super) leaf: Vec<u8>,
     /// Who is told of it, written into the outbox with it.
     pub(super) notices: Vec<Notice>,
 }
 
 impl Row {
-    fn new(entry: &Entry) -> Result<Self, LeafError> {
+    pub(super) fn new(entry: &Entry) -> Result<Self, LeafError> {
         let mut row = Self {
             id: entry.id.uuid(),
             at: micros(entry.at),
@@ -139,6 +143,7 @@ impl Row {
             What::KeyCreated(change) | What::KeyRotated(change) | What::KeyRetired(change) => {
                 self.principal = Some(change.by.clone());
             }
+            What::ChainOpened { .. } | What::ShardOpened(_) => {}
         }
     }
 
@@ -270,14 +275,17 @@ impl Row {
     }
 }
 
-/// The rows that are bound first, as `rows`: their columns, and beside each the job that it belongs to.
+/// The rows that are bound first, as `rows`: their columns, beside each the job that it belongs to, its seal and its place
+/// in the batch. And `head`: the chain's new head, where there are any.
 macro_rules! rows {
     () => {
         "rows AS (SELECT * FROM unnest($1::uuid[], $2::int8[], $3::text[], $4::uuid[], $5::text[], $6::text[],
                 $7::text[], $8::text[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::text[],
-                $15::uuid[], $16::int8[], $17::bytea[], $18::uuid[], $19::int8[])
+                $15::uuid[], $16::int8[], $17::bytea[], $18::uuid[], $19::int8[], $20::text[])
+             WITH ORDINALITY
              AS t (id, at, kind, issuance_id, principal, issuer, dag_id, run_id, task_id, policy, policy_digest,
-                   provider, outcome, reason, grant_id, expires_at, leaf, decision_id, job)) "
+                   provider, outcome, reason, grant_id, expires_at, leaf, decision_id, job, seal, place)),
+         head AS MATERIALIZED (SELECT advance_chain($21, $22, $23) AS batch WHERE EXISTS (SELECT FROM rows)) "
     };
 }
 
@@ -286,11 +294,13 @@ macro_rules! insert_rows {
     ($which:literal) => {
         concat!(
             "INSERT INTO record (id, at, kind, issuance_id, principal, issuer, dag_id, run_id, task_id, policy,
-                                 policy_digest, provider, outcome, reason, grant_id, expires_at, leaf, decision_id)
+                                 policy_digest, provider, outcome, reason, grant_id, expires_at, leaf, decision_id,
+                                 chain, batch, place, seal)
              SELECT id, timestamptz 'epoch' + at * interval '1 microsecond', kind, issuance_id, principal, issuer,
                     dag_id, run_id, task_id, policy, policy_digest, provider, outcome, reason, grant_id,
-                    timestamptz 'epoch' + expires_at * interval '1 microsecond', leaf, decision_id
-             FROM rows ",
+                    timestamptz 'epoch' + expires_at * interval '1 microsecond', leaf, decision_id,
+                    $21, head.batch, place, seal
+             FROM rows, head ",
             $which,
             " ON CONFLICT DO NOTHING RETURNING id, kind, issuance_id"
         )
@@ -299,10 +309,12 @@ macro_rules! insert_rows {
 
 pub(super) use {insert_rows, rows};
 
-/// Binds `rows`, each with the number of its job: the first nineteen parameters of a statement.
+/// Binds `rows`, each with the number of its job, and what their chain says of them: the first 23 parameters of a
+/// statement.
 pub(super) fn bind<'q, O>(
     query: QueryAs<'q, Postgres, O, PgArguments>,
     rows: &[(i64, &'q Row)],
+    batch: &'q Batch,
 ) -> QueryAs<'q, Postgres, O, PgArguments> {
     fn column<'q, T>(rows: &[(i64, &'q Row)], of: impl Fn(&'q Row) -> T) -> Vec<T> {
         rows.iter().map(|(_, row)| of(row)).collect()
@@ -327,13 +339,38 @@ pub(super) fn bind<'q, O>(
         .bind(column(rows, |row| row.leaf.as_slice()))
         .bind(column(rows, |row| row.decision_id))
         .bind(rows.iter().map(|(job, _)| *job).collect::<Vec<_>>())
+        .bind(batch.seals.iter().map(|sealed| sealed.seal.as_str()).collect::<Vec<_>>())
+        .bind(batch.chain)
+        .bind(batch.expected)
+        .bind(batch.number)
 }
 
 /// Writes down, within somebody's transaction, what belongs to it, and who is to be told of it.
-pub(super) async fn insert(connection: &mut PgConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
+pub(super) async fn insert(
+    connection: &mut PgConnection,
+    rows: &[Row],
+    stamp: &Stamp,
+) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let batch = chains::at_the_desk(connection, rows, stamp).await?;
+    write(connection, rows, &batch).await?;
+    Ok(notifications::enqueue(connection, rows).await?)
+}
+
+/// Writes a batch, every row of it.
+pub(super) async fn write(
+    connection: &mut PgConnection,
+    rows: &[Row],
+    batch: &Batch,
+) -> Result<(), StoreError> {
     let numbered: Vec<_> = rows.iter().map(|row| (0, row)).collect();
     let query =
         sqlx::query_as::<_, (Uuid, String, Option<Uuid>)>(concat!("WITH ", rows!(), insert_rows!("")));
-    bind(query, &numbered).fetch_all(&mut *connection).await?;
-    notifications::enqueue(connection, rows).await
+    let written = bind(query, &numbered, batch).fetch_all(&mut *connection).await?;
+    if written.len() == rows.len() {
+        return Ok(());
+    }
+    Err(StoreError::Corrupt("a record with the id of a new one is there already".to_owned()))
 }

@@ -251,7 +251,7 @@ async fn note(
     let rows = whats.into_iter().map(|what| stamp.row(what)).collect::<Result<Vec<_>, _>>();
     let rows = rows.map_err(|e| StoreError::Corrupt(e.to_string()))?;
     if !rows.is_empty() {
-        insert(tx, &rows).await?;
+        insert(tx, &rows, stamp).await?;
     }
     Ok(())
 }

@@ -10,10 +10,9 @@ use cortex_devdb::{DevDb, Options};
 use cortex_identity::{IssuerConfig, Kind};
 use cortex_providers::BuiltIns;
 use cortex_sandbox::{Sandbox, SandboxConfig};
-use cortex_server::Config;
-use cortex_server::notify::Endpoints;
 use cortex_server::random::SystemRandom;
-use cortex_server::store::{self, Author, Stamp, documents};
+use cortex_server::store::{self, documents};
+use cortex_server::{Config, Environment};
 use tempfile::TempDir;
 
 use crate::server::Server;
@@ -88,6 +87,8 @@ impl Ground {
             configure(&self.sandbox, &self.database.url(name), self.folder.path()).expect("a configuration");
         config.server.listen = listen;
         config.keys.encryption_key_file = self.folder.path().join(format!("{name}.key"));
+        config.log.key_file = self.folder.path().join(format!("{name}.log-key"));
+        config.log.anchor_file = self.folder.path().join(format!("{name}.anchor"));
         config.roles = cortex_server::config::RolesConfig::default();
         config.issuers.retain(|issuer| issuer.name.as_str() != PEOPLE);
         (config.sign_in.issuer, config.sign_in.client_id) = (None, None);
@@ -105,9 +106,6 @@ fn free_address() -> SocketAddr {
 
 async fn apply(config: &Config, policies: usize) {
     store::migrate(&config.database).await.expect("the schema");
-    let author = Author { replica: "bench".to_owned(), build: env!("CARGO_PKG_VERSION").to_owned() };
-    let endpoints = Endpoints::default();
-    let stamp = Stamp { author, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), endpoints };
     let texts = (0..policies).map(|n| api_policy(&policy_name(n), RUNS));
     let mut documents: Vec<_> =
         texts.chain([api_policy(AGAIN_POLICY, AGAIN), cloud_policy()]).map(document).collect();
@@ -118,6 +116,9 @@ async fn apply(config: &Config, policies: usize) {
         source: text.to_owned(),
     }));
     let pool = store::connect(&config.database).await.expect("a pool");
+    let environment = Environment { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
+    let stamp =
+        cortex_server::stamp(config, &pool, "bench".to_owned(), &environment).await.expect("the log's key");
     let mut connection = pool.acquire().await.expect("a connection");
     for some in documents.chunks(1_000) {
         documents::apply(&mut connection, some, "operator:bench", &stamp).await.expect("to apply");

@@ -97,7 +97,9 @@ pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) ->
             return Ok(Shelf::Server(Connection::to(server, args.token_file.clone()).open().await?));
         }
         let config = load()?;
-        Ok(Shelf::Database(database(&config.database).await?, stamp(&config.notifications)))
+        let pool = database(&config.database).await?;
+        let stamp = stamp(&config, &pool).await?;
+        Ok(Shelf::Database(pool, stamp))
     };
     match args.command {
         Command::Check { files } => check(&files),

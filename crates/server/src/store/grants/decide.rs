@@ -63,7 +63,7 @@ pub async fn decide(
         status: status.to_owned(),
         break_glass: grant.is_break_glass(),
     };
-    insert(&mut tx, &[stamp.row(what).map_err(corrupt)?]).await?;
+    insert(&mut tx, &[stamp.row(what).map_err(corrupt)?], stamp).await?;
     tx.commit().await?;
     get(connection, id, now).await?.ok_or(GrantError::NotFound)
 }

@@ -153,7 +153,7 @@ async fn record(
         .into_iter()
         .map(|row| stamp.row(what(row, ended)?).map_err(corrupt))
         .collect::<Result<_, StoreError>>()?;
-    insert(tx, &rows).await?;
+    insert(tx, &rows, stamp).await?;
     Ok(())
 }
 

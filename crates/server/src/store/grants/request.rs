@@ -94,7 +94,7 @@ pub async fn request(
     // What is over makes room for its successor: one live grant for one exact request.
     expire(&mut tx, Some(digest), stamp).await?;
     if insert_request(&mut tx, id, &new, now).await? {
-        insert(&mut tx, &[stamp.row(new.what(id)).map_err(corrupt)?]).await?;
+        insert(&mut tx, &[stamp.row(new.what(id)).map_err(corrupt)?], stamp).await?;
     }
     tx.commit().await?;
     find(connection, digest, now).await?.ok_or(GrantError::NotFound)

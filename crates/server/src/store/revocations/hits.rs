@@ -306,7 +306,7 @@ async fn store(
         rows.push(stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?);
     }
     if !rows.is_empty() {
-        insert(tx, &rows).await?;
+        insert(tx, &rows, stamp).await?;
     }
     Ok(())
 }

@@ -182,7 +182,7 @@ async fn note(
         issuances: issuances.collect::<Result<_, StoreError>>()?,
     };
     let row = stamp.row(What::RevocationSettled(settled)).map_err(|e| StoreError::Corrupt(e.to_string()))?;
-    insert(tx, &[row]).await?;
+    insert(tx, &[row], stamp).await?;
     Ok(())
 }
 
@@ -255,7 +255,7 @@ pub async fn fail(
     .await?;
     if attempts == Some(FAILING_AFTER) {
         let what = failing(&mut tx, claimed, error).await?;
-        insert(&mut tx, &[stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?]).await?;
+        insert(&mut tx, &[stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?], stamp).await?;
     }
     Ok(tx.commit().await?)
 }

@@ -1,0 +1,117 @@
+//! The log: every record is sealed when it is written, integrated into a tree, anchored outside the database, and
+//! published under the log's key. See `docs/issuance-log.md`.
+
+mod anchor;
+pub mod chain;
+mod fault;
+pub mod sequencer;
+mod shard;
+
+use std::path::{Path, PathBuf};
+
+use cortex_log::note::{NoteError, Signer};
+use jiff::SignedDuration;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+
+pub use anchor::Anchor;
+pub use fault::{Fault, Health};
+
+use crate::key_file;
+use crate::random::Random;
+use crate::store::{self, StoreError};
+
+/// What a receipt promises: how long after it was written a record is in a checkpoint at the latest.
+pub const MERGE_DELAY: SignedDuration = SignedDuration::from_secs(30);
+
+/// How the log is kept.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// What the log is called, in every checkpoint and receipt: a host name and a path, without a scheme. It cannot change
+    /// once there is a log. Default: the host of `server.public_url` and `/log`.
+    pub origin: Option<String>,
+    /// The file with the key that checkpoints are signed with: 32 bytes as 64 hexadecimal digits, readable by its owner
+    /// alone, the same for every replica. It is made where it is missing and there is no log yet. Default
+    /// `cortex-log.key`.
+    pub key_file: PathBuf,
+    /// The file in which this replica keeps, outside the database, the newest state of the log that it has seen. What the
+    /// database says has to continue it. Default `cortex-log.anchor`.
+    pub anchor_file: PathBuf,
+    /// How often new records are integrated, in milliseconds. Default 250, 50 to 1,000.
+    pub interval_ms: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            origin: None,
+            key_file: "cortex-log.key".into(),
+            anchor_file: "cortex-log.anchor".into(),
+            interval_ms: 250,
+        }
+    }
+}
+
+impl LogConfig {
+    /// What the log is called: as configured, or after the host of `public_url`.
+    pub fn base(&self, public_url: Option<&str>) -> String {
+        let host = public_url.and_then(|url| reqwest::Url::parse(url).ok());
+        let host = host.as_ref().and_then(|url| url.host_str()).unwrap_or("localhost");
+        self.origin.clone().unwrap_or_else(|| format!("{host}/log"))
+    }
+
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if let Some(origin) = &self.origin {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-./_".contains(c);
+            if !(3..=128).contains(&origin.len()) || !origin.chars().all(plain) || origin.ends_with('/') {
+                faults.push(format!(
+                    "log.origin: {origin:?} is no name of a log: write a host name and a path, such as \
+                     cortex.acme.example/log"
+                ));
+            }
+        }
+        if !(50..=1_000).contains(&self.interval_ms) {
+            faults.push(format!("log.interval_ms is {}: write 50 to 1,000", self.interval_ms));
+        }
+        faults
+    }
+}
+
+/// Why the log's key cannot be used; each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LogKeyError {
+    /// The file.
+    #[error("log.key_file {path}: {why}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// The log's name cannot be a key's name.
+    #[error("log.origin: {0}")]
+    Name(#[from] NoteError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The log's key, under the log's name. It is made where there is no log in the database yet.
+pub async fn key(
+    config: &LogConfig,
+    public_url: Option<&str>,
+    pool: &PgPool,
+    random: &dyn Random,
+) -> Result<Signer, LogKeyError> {
+    let may_create = store::log::newest(pool).await?.is_none();
+    load(&config.key_file, &config.base(public_url), may_create, random)
+}
+
+fn load(path: &Path, base: &str, may_create: bool, random: &dyn Random) -> Result<Signer, LogKeyError> {
+    let seed = key_file::load(path, may_create, random, "a log that was signed with it")
+        .map_err(|why| LogKeyError::File { path: path.display().to_string(), why })?;
+    Ok(Signer::from_seed(base, &seed)?)
+}

@@ -1,0 +1,172 @@
+//! What the log's tables say.
+
+use cortex_core::record::log::Recovered;
+use cortex_log::Hash;
+use cortex_log::checkpoint::Checkpoint;
+use cortex_log::tile;
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use uuid::Uuid;
+
+use super::{corrupt, hash};
+use crate::store::StoreError;
+
+/// A tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// Its number, from 1.
+    pub number: i32,
+    /// What it is called: the last part of its origin.
+    pub name: String,
+    /// Its origin.
+    pub origin: String,
+    /// How many leaves it has.
+    pub size: u64,
+    /// The hash of them all.
+    pub root: Hash,
+    /// When it had this size, in milliseconds since 1970.
+    pub time_ms: i64,
+    /// The newest checkpoint, a signed note.
+    pub checkpoint: Option<String>,
+    /// The size that the checkpoint is of.
+    pub published: u64,
+}
+
+impl Shard {
+    /// What is said of it in a checkpoint.
+    pub(crate) fn state(&self) -> Checkpoint {
+        Checkpoint { origin: self.origin.clone(), size: self.size, root: self.root, time_ms: self.time_ms }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+pub(super) struct ShardRow {
+    number: i32,
+    name: String,
+    origin: String,
+    size: i64,
+    root: Vec<u8>,
+    time_ms: i64,
+    checkpoint: Option<String>,
+    published: i64,
+}
+
+impl TryFrom<ShardRow> for Shard {
+    type Error = StoreError;
+
+    fn try_from(row: ShardRow) -> Result<Self, StoreError> {
+        let ShardRow { number, name, origin, size, root, time_ms, checkpoint, published } = row;
+        let count = |count: i64| u64::try_from(count).map_err(corrupt);
+        let (size, published) = (count(size)?, count(published)?);
+        Ok(Self { number, name, origin, size, root: hash(&root)?, time_ms, checkpoint, published })
+    }
+}
+
+/// The tree that grows.
+pub async fn newest(executor: impl PgExecutor<'_>) -> Result<Option<Shard>, StoreError> {
+    let row: Option<ShardRow> = sqlx::query_as(
+        "SELECT number, name, origin, size, root, time_ms, checkpoint, published FROM log_shard ORDER BY number DESC LIMIT 1",
+    )
+    .fetch_optional(executor)
+    .await?;
+    row.map(Shard::try_from).transpose()
+}
+
+/// Every tree, oldest first.
+pub(crate) async fn shards(executor: impl PgExecutor<'_>) -> Result<Vec<Shard>, StoreError> {
+    let rows: Vec<ShardRow> = sqlx::query_as(
+        "SELECT number, name, origin, size, root, time_ms, checkpoint, published FROM log_shard ORDER BY number",
+    )
+    .fetch_all(executor)
+    .await?;
+    rows.into_iter().map(Shard::try_from).collect()
+}
+
+/// What was lost and written off: the recoveries that trees opened with.
+pub(crate) async fn recoveries(connection: &mut PgConnection) -> Result<Vec<Recovered>, StoreError> {
+    #[derive(serde::Deserialize)]
+    struct Opened {
+        recovered: Option<Recovered>,
+    }
+    let entries: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT r.leaf FROM log_batch b JOIN record r ON r.chain = b.chain AND r.batch = b.batch
+         WHERE b.first = 0 AND r.kind = 'log.shard_opened' ORDER BY b.shard",
+    )
+    .fetch_all(connection)
+    .await?;
+    let opened = entries.iter().map(|entry| serde_json::from_slice::<Opened>(entry).map_err(corrupt));
+    opened.filter_map(|opened| opened.map(|opened| opened.recovered).transpose()).collect()
+}
+
+/// A tile, as wide as it is; none if it is not there.
+pub(crate) async fn tile(
+    executor: impl PgExecutor<'_>,
+    shard: i32,
+    level: u8,
+    index: u64,
+) -> Result<Option<Vec<Hash>>, StoreError> {
+    let hashes: Option<Vec<u8>> =
+        sqlx::query_scalar("SELECT hashes FROM log_tile WHERE shard = $1 AND level = $2 AND idx = $3")
+            .bind(shard)
+            .bind(i16::from(level))
+            .bind(i64::try_from(index).unwrap_or(i64::MAX))
+            .fetch_optional(executor)
+            .await?;
+    hashes.map(|hashes| tile::decode_hashes(&hashes).map_err(corrupt)).transpose()
+}
+
+/// Leaves from `first` on, `count` of them, as entry and seal in the order of the tree.
+pub(crate) async fn leaves(
+    connection: &mut PgConnection,
+    shard: i32,
+    first: u64,
+    count: u64,
+) -> Result<Vec<(Vec<u8>, String)>, StoreError> {
+    let first = i64::try_from(first).map_err(corrupt)?;
+    let count = i64::try_from(count).map_err(corrupt)?;
+    let rows: Vec<(Vec<u8>, String)> = sqlx::query_as(
+        "SELECT leaf, seal FROM
+            (SELECT b.first + row_number() OVER (PARTITION BY b.first ORDER BY r.place) - 1 AS idx, r.leaf, r.seal
+             FROM log_batch b JOIN record r ON r.chain = b.chain AND r.batch = b.batch
+             WHERE b.shard = $1 AND b.first < $2 + $3
+               AND b.first >= COALESCE((SELECT max(first) FROM log_batch WHERE shard = $1 AND first <= $2), 0)) leaves
+         WHERE idx >= $2 AND idx < $2 + $3 ORDER BY idx",
+    )
+    .bind(shard)
+    .bind(first)
+    .bind(count)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Where a record is in the log.
+#[derive(Debug)]
+pub(crate) struct LeafAt {
+    pub(crate) shard: Shard,
+    pub(crate) index: u64,
+}
+
+/// Where the record is that a chain sealed at this place; none if it is in no tree.
+pub(crate) async fn find(
+    pool: &PgPool,
+    chain: Uuid,
+    batch: i64,
+    place: i32,
+) -> Result<Option<LeafAt>, StoreError> {
+    let found: Option<(i32, i64)> = sqlx::query_as(
+        "SELECT b.shard, b.first + (SELECT count(*) FROM record r
+                                    WHERE r.chain = $1 AND r.batch = $2 AND r.place < $3)
+         FROM log_batch b
+         WHERE b.chain = $1 AND b.batch = $2
+           AND EXISTS (SELECT FROM record r WHERE r.chain = $1 AND r.batch = $2 AND r.place = $3)",
+    )
+    .bind(chain)
+    .bind(batch)
+    .bind(place)
+    .fetch_optional(pool)
+    .await?;
+    let Some((number, index)) = found else { return Ok(None) };
+    let shard = shards(pool).await?.into_iter().find(|shard| shard.number == number);
+    let index = u64::try_from(index).map_err(corrupt)?;
+    Ok(shard.map(|shard| LeafAt { shard, index }))
+}
