@@ -11,6 +11,7 @@ use cortex_log::opening::ChainOpened;
 use cortex_log::seal::{self, Seal, SealError};
 use cortex_log::{Hash, note::Signer};
 use made::{BASE, Chain, Log};
+use proptest::prelude::*;
 use serde_json::json;
 
 /// Audits what is there against the checkpoints that were signed. The published tiles are those that were signed
@@ -48,12 +49,12 @@ impl Case {
     fn audit_by(&self, chunk: usize) -> Result<Summary, Fault> {
         let mut auditor = Auditor::new(self.log.signer.verifier(), self.older.clone());
         for (number, shard) in self.log.shards.iter().enumerate() {
-            auditor.begin(&format!("{BASE}/{}", shard.name));
+            let mut audit = auditor.begin(&format!("{BASE}/{}", shard.name));
             let mut published = self.published[number].chunks(chunk);
             for leaves in shard.leaves.chunks(chunk) {
-                auditor.feed(leaves, published.next().unwrap_or_default())?;
+                audit.feed(leaves, published.next().unwrap_or_default())?;
             }
-            auditor.end(&self.signed[number])?;
+            audit.end(&self.signed[number])?;
         }
         auditor.finish()
     }
@@ -422,6 +423,61 @@ fn what_is_no_leaf_is_named() {
         let Err(Fault { index: 5, until: 6, what: What::Leaf(_), .. }) = case.audit() else {
             panic!("{bytes:.20?}");
         };
+    }
+}
+
+/// What somebody with the database and without a key can do to the leaves.
+#[derive(Debug, Clone)]
+enum Change {
+    Byte { leaf: prop::sample::Index, byte: prop::sample::Index, to: u8 },
+    Remove(prop::sample::Index),
+    Swap(prop::sample::Index, prop::sample::Index),
+    Copy { from: prop::sample::Index, to: prop::sample::Index },
+}
+
+impl Change {
+    fn any() -> impl Strategy<Value = Self> {
+        let place = any::<prop::sample::Index>;
+        prop_oneof![
+            (place(), place(), any::<u8>()).prop_map(|(leaf, byte, to)| Self::Byte { leaf, byte, to }),
+            place().prop_map(Self::Remove),
+            (place(), place()).prop_map(|(one, other)| Self::Swap(one, other)),
+            (place(), place()).prop_map(|(from, to)| Self::Copy { from, to }),
+        ]
+    }
+
+    fn make(&self, leaves: &mut Vec<Vec<u8>>) {
+        let count = leaves.len();
+        match self {
+            Self::Byte { leaf, byte, to } => {
+                let leaf = &mut leaves[leaf.index(count)];
+                let byte = byte.index(leaf.len());
+                leaf[byte] = *to;
+            }
+            Self::Remove(leaf) => {
+                leaves.remove(leaf.index(count));
+            }
+            Self::Swap(one, other) => leaves.swap(one.index(count), other.index(count)),
+            Self::Copy { from, to } => leaves.insert(to.index(count), leaves[from.index(count)].clone()),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn of_any_change_the_first_bad_index_is_named(change in Change::any()) {
+        let mut case = case();
+        let signed = case.leaves().clone();
+        change.make(case.leaves());
+        let first = signed.iter().zip(case.leaves()).position(|(before, after)| before != after);
+        let first = first.unwrap_or(signed.len().min(case.leaves().len()));
+        prop_assume!(case.leaves() != &signed);
+        let fault = case.audit_by(7).unwrap_err();
+        prop_assert_eq!(fault.index, u64::try_from(first).unwrap(), "{}", fault);
+        // Without the tiles it is at least not missed.
+        prop_assert!(case.without_tiles().audit_by(7).is_err());
     }
 }
 

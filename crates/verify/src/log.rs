@@ -155,10 +155,10 @@ pub(crate) fn covered(checkpoint: &Checkpoint) -> Covered {
 
 fn audit(log: &Source, shard: &Shard, auditor: &mut Auditor, progress: &mut Progress) -> Result<(), Stop> {
     let mut upper = BTreeMap::new();
-    auditor.begin(&shard.checkpoint.origin);
+    let mut audit = auditor.begin(&shard.checkpoint.origin);
     let mut next = 0;
     while let Some(read) = read_group(log, shard, next)? {
-        let tiles = auditor.feed(&read.leaves, &read.hashes)?;
+        let tiles = audit.feed(&read.leaves, &read.hashes)?;
         upper.extend(
             tiles.into_iter().filter(|tile| tile.level > 0).map(|tile| ((tile.level, tile.index), tile)),
         );
@@ -168,7 +168,7 @@ fn audit(log: &Source, shard: &Shard, auditor: &mut Auditor, progress: &mut Prog
             break;
         }
     }
-    auditor.end(&shard.checkpoint)?;
+    audit.end(&shard.checkpoint)?;
     compare(log, shard, upper.into_values())
 }
 

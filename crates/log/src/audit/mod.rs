@@ -1,7 +1,7 @@
 //! The whole log, verified leaf by leaf as it streams past: entries, seals, chains, tree, checkpoints, shards.
 //!
 //! ```text
-//! Auditor::new ─ begin(shard) ─ feed(leaves)… ─ end(checkpoint) ─ begin(next shard) … ─ finish
+//! Auditor::new ─ begin(shard) ─ ShardAudit::feed(leaves)… ─ ShardAudit::end(checkpoint) ─ begin(next) … ─ finish
 //! ```
 //!
 //! The first [`Fault`] ends an audit: what comes after it proves nothing.
@@ -39,8 +39,14 @@ pub struct Auditor {
     ends: Vec<End>,
     follows: Option<Head>,
     head: Option<Checkpoint>,
-    shard: Option<Shard>,
     leaves: u64,
+}
+
+/// Verifies one shard. It must be ended: what was only fed is not verified.
+#[must_use]
+pub struct ShardAudit<'a> {
+    auditor: &'a mut Auditor,
+    shard: Shard,
 }
 
 /// What a chain said of the one before it.
@@ -73,54 +79,16 @@ impl Auditor {
             ends: Vec::new(),
             follows: None,
             head: None,
-            shard: None,
             leaves: 0,
         }
     }
 
     /// Begins a shard. Shards come in their order.
-    pub fn begin(&mut self, origin: &str) {
+    pub fn begin(&mut self, origin: &str) -> ShardAudit<'_> {
         let (older, others) =
             std::mem::take(&mut self.older).into_iter().partition(|old| old.origin == origin);
         self.older = others;
-        self.shard = Some(Shard::new(origin, older));
-    }
-
-    /// Takes the shard's next leaves; thousands at once use all cores. `published` are the hashes for these leaves
-    /// out of the published tiles of level 0, or nothing: they let a fault of the tree name its leaf. Answers with
-    /// the tiles that grew.
-    pub fn feed(
-        &mut self,
-        leaves: &[impl AsRef<[u8]> + Sync],
-        published: &[Hash],
-    ) -> Result<Vec<Tile>, Fault> {
-        let Some(mut shard) = self.shard.take() else { return Ok(Vec::new()) };
-        let tiles = self.feed_shard(&mut shard, leaves, published);
-        self.shard = Some(shard);
-        tiles
-    }
-
-    fn feed_shard(
-        &mut self,
-        shard: &mut Shard,
-        leaves: &[impl AsRef<[u8]> + Sync],
-        published: &[Hash],
-    ) -> Result<Vec<Tile>, Fault> {
-        let read = leaf::on_all_cores(leaves, self.workers, |leaf| {
-            (Hash::leaf(leaf.as_ref()), leaf::read(leaf.as_ref()))
-        });
-        let (hashes, read): (Vec<_>, Vec<_>) = read.into_iter().unzip();
-        let (signatures, fault) = self.follow(shard, &hashes, &read);
-        let fault = leaf::first_forged(&signatures, self.workers).or(fault);
-        if let Some((at, what)) = fault {
-            let until = at + 1;
-            let index = shard.size() + u64::try_from(at).unwrap_or(0);
-            shard
-                .compare(hashes.get(..until).unwrap_or(&hashes), published.get(..until).unwrap_or(published));
-            return Err(shard.fault_at(index, what));
-        }
-        self.leaves += u64::try_from(leaves.len()).unwrap_or(0);
-        shard.append(&hashes, published)
+        ShardAudit { auditor: self, shard: Shard::new(origin, older) }
     }
 
     /// Follows the chains through these leaves up to the first that does not fit; answers with the signatures that
@@ -245,16 +213,6 @@ impl Auditor {
         Ok(())
     }
 
-    /// Ends the shard: its leaves must be what its checkpoint, which is verified already, covers.
-    pub fn end(&mut self, checkpoint: &Checkpoint) -> Result<(), Fault> {
-        let since = self.head.as_ref().map(|head| head.time_ms);
-        if let Some(mut shard) = self.shard.take() {
-            shard.end(checkpoint, since)?;
-        }
-        self.head = Some(checkpoint.clone());
-        Ok(())
-    }
-
     /// Ends the audit: chains that were succeeded must have ended as their successors found them, and no shard of an
     /// older checkpoint may be missing.
     pub fn finish(self) -> Result<Summary, Fault> {
@@ -269,6 +227,41 @@ impl Auditor {
             return Err(Fault { origin: older.origin, index: 0, until: older.size, what: What::NoShard });
         }
         Ok(Summary { leaves: self.leaves, chains: self.chains.len(), follows: self.follows })
+    }
+}
+
+impl ShardAudit<'_> {
+    /// Takes the shard's next leaves; thousands at once use all cores. `published` are the hashes for these leaves
+    /// out of the published tiles of level 0, or nothing: they let a fault of the tree name its leaf. Answers with
+    /// the tiles that grew.
+    pub fn feed(
+        &mut self,
+        leaves: &[impl AsRef<[u8]> + Sync],
+        published: &[Hash],
+    ) -> Result<Vec<Tile>, Fault> {
+        let Self { auditor, shard } = self;
+        let read = leaf::on_all_cores(leaves, auditor.workers, |leaf| {
+            (Hash::leaf(leaf.as_ref()), leaf::read(leaf.as_ref()))
+        });
+        let (hashes, read): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+        let (signatures, fault) = auditor.follow(shard, &hashes, &read);
+        let fault = leaf::first_forged(&signatures, auditor.workers).or(fault);
+        if let Some((at, what)) = fault {
+            let until = at + 1;
+            let index = shard.size() + u64::try_from(at).unwrap_or(0);
+            shard
+                .compare(hashes.get(..until).unwrap_or(&hashes), published.get(..until).unwrap_or(published));
+            return Err(shard.fault_at(index, what));
+        }
+        auditor.leaves += u64::try_from(leaves.len()).unwrap_or(0);
+        shard.append(&hashes, published)
+    }
+
+    /// Ends the shard: its leaves must be what its checkpoint, which is verified already, covers.
+    pub fn end(mut self, checkpoint: &Checkpoint) -> Result<(), Fault> {
+        self.shard.end(checkpoint, self.auditor.head.as_ref().map(|head| head.time_ms))?;
+        self.auditor.head = Some(checkpoint.clone());
+        Ok(())
     }
 }
 

@@ -37,11 +37,14 @@ impl Shard {
 
     /// A fault at one leaf; or from where the published hashes differ, if that is before it.
     pub(super) fn fault_at(&self, index: u64, what: What) -> Fault {
-        let first = self.differing.as_ref().map_or(index, |differing| differing.from.min(index));
-        Fault { origin: self.origin.clone(), index: first, until: index + 1, what }
+        self.fault_between(self.first_differing(index), index + 1, what)
     }
 
-    pub(super) fn fault_between(&self, index: u64, until: u64, what: What) -> Fault {
+    fn first_differing(&self, index: u64) -> u64 {
+        self.differing.as_ref().map_or(index, |differing| differing.from.min(index))
+    }
+
+    fn fault_between(&self, index: u64, until: u64, what: What) -> Fault {
         Fault { origin: self.origin.clone(), index, until, what }
     }
 
@@ -103,13 +106,13 @@ impl Shard {
         self.show()?;
         let (size, covered) = (self.size(), checkpoint.size);
         if let Some(larger) = self.older.last().filter(|older| older.size > size.max(covered)) {
-            return Err(self.fault_between(size, larger.size, What::Missing));
+            return Err(self.fault_between(self.first_differing(size), larger.size, What::Missing));
         }
         if size < covered {
-            return Err(self.fault_between(size, covered, What::Missing));
+            return Err(self.fault_between(self.first_differing(size), covered, What::Missing));
         }
         if size > covered {
-            return Err(self.fault_between(covered, size, What::Uncovered));
+            return Err(self.fault_between(self.first_differing(covered), size, What::Uncovered));
         }
         self.check(checkpoint, What::Root)?;
         self.times(checkpoint, since)
