@@ -2,7 +2,7 @@
 # What is downloaded and built for later runs lies in ${XDG_CACHE_HOME:-~/.cache}/cortex.
 
 .DEFAULT_GOAL := help
-.PHONY: help test screenshots python-test lint rust-lint python-lint demo dev bench bench-airflow fuzz deny fmt clean
+.PHONY: help test screenshots python-test lint rust-lint python-lint demo dev bench bench-airflow verify-static fuzz deny fmt clean
 
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cortex
 cargo := CARGO_BUILD_BUILD_DIR="$$(python3 .ci/build_dir.py)" cargo
@@ -82,6 +82,11 @@ bench-airflow: ## measure what Cortex is asked when the tasks of 300 DAGs start 
 	@$(cargo) build --quiet --package cortex-cli --bin cortex
 	@$(counterparts) sh -ec 'PYTHONPATH=$(package)/src "$$CORTEX_AIRFLOW3_VENV/bin/python" \
 		tests/counterparts/airflow/load.py env $(cargo) run --quiet --package cortex-cli --bin cortex -- dev'
+
+verify-static: ## build cortex-verify as one static binary for x86-64 Linux
+	@RUSTFLAGS='-C target-feature=+crt-static' $(cargo) build --release --target x86_64-unknown-linux-gnu \
+		--package cortex-verify --bin cortex-verify
+	@ls -l target/x86_64-unknown-linux-gnu/release/cortex-verify
 
 fuzz: ## fuzz each target for a while (fuzz_seconds=60)
 	@test -x $(fuzz_tools)/cargo-fuzz || { echo '== installing cargo-fuzz'; \

@@ -1,7 +1,8 @@
-"""Installs what the end-to-end tests talk to: Python environments, three Airflows among them, and Node packages.
+"""Installs what the tests talk to: Python environments, three Airflows among them, Node packages and a Go program.
 
     python3 tests/counterparts/setup.py                     prints where they are, as JSON
     python3 tests/counterparts/setup.py -- COMMAND ARG...   runs the command with the places in its environment
+    python3 tests/counterparts/setup.py logcheck            builds the Go program only, and prints where it is
     python3 tests/counterparts/setup.py lock                pins newer versions
 
 They live in ${XDG_CACHE_HOME:-~/.cache}/cortex, each named by the digest of its lock file, so that a second run,
@@ -140,6 +141,25 @@ def node_modules() -> Path:
     return modules
 
 
+def logcheck() -> Path:
+    """The other implementation of the issuance log's formats, built; it needs Go."""
+    source = HERE / "go"
+    files = [source / name for name in ("go.mod", "go.sum", "main.go")]
+
+    def build(place: Path) -> None:
+        go = shutil.which("go")
+        if go is None:
+            raise FileNotFoundError("Go is missing: install Go 1.26 or newer")
+        caches = {"GOMODCACHE": str(CACHE / "go-modules"), "GOCACHE": str(CACHE / "go-build")}
+        # Modules are as go.sum says, and no other Go is fetched.
+        settings = {"GOFLAGS": "-mod=readonly -modcacherw", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
+        command = [go, "build", "-buildvcs=false", "-trimpath", "-o", str(place / "logcheck"), "."]
+        environment = {**os.environ, **caches, **settings}
+        subprocess.run(command, cwd=source, env=environment, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+
+    return installed("go", digest(*files), "the Go program that checks logs", build) / "logcheck"
+
+
 def link(at: Path, to: Path) -> None:
     """Points `at` to `to`: Node looks for packages beside the importing file and nowhere else."""
     if at.is_symlink() and at.readlink() == to:
@@ -183,7 +203,7 @@ def install() -> dict[str, Path]:
             places[variable] = venv(name, what)
         except subprocess.CalledProcessError as error:
             say(f"{what} does not install here, so nothing is tested with it: {error}")
-    return {**places, "CORTEX_TEST_NODE_MODULES": node_modules()}
+    return {**places, "CORTEX_TEST_NODE_MODULES": node_modules(), "CORTEX_TEST_LOGCHECK": logcheck()}
 
 
 def main(arguments: list[str]) -> int:
@@ -194,6 +214,9 @@ def main(arguments: list[str]) -> int:
         lock()
         return 0
     try:
+        if arguments == ["logcheck"]:
+            print(logcheck())
+            return 0
         places = install()
     except (subprocess.CalledProcessError, OSError) as error:
         say(f"set-up failed: {error}")

@@ -68,6 +68,19 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Reads a checkpoint of any shard of the log whose key this is; the key's name is the log's base.
+    pub fn open_under(note: &str, log: &Verifier) -> Result<Self, CheckpointError> {
+        let origin = note.split('\n').next().unwrap_or_default();
+        let shard = origin.strip_prefix(log.name()).and_then(|rest| rest.strip_prefix('/'));
+        if !shard.is_some_and(|shard| !shard.is_empty() && !shard.contains('/')) {
+            return Err(CheckpointError::OtherOrigin {
+                expected: format!("{}/…", log.name()),
+                found: origin.into(),
+            });
+        }
+        Self::open(note, &log.named(origin)?)
+    }
+
     fn of(&self, expected: &str) -> Result<(), CheckpointError> {
         if self.origin == expected {
             return Ok(());

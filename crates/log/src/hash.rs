@@ -43,6 +43,11 @@ impl Hash {
         for part in parts {
             context.update(part);
         }
+        Self::finish(context)
+    }
+
+    /// The hash of what a SHA-256 context was given.
+    pub(crate) fn finish(context: Context) -> Self {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(context.finish().as_ref());
         Self(bytes)

@@ -6,9 +6,11 @@
 //! Nothing here reads a clock, a file or a socket, so that the server, the command line and an auditor's offline
 //! tool run the same code.
 
+pub mod audit;
 pub mod checkpoint;
 mod hash;
 pub mod note;
+pub mod opening;
 pub mod proof;
 pub mod receipt;
 pub mod seal;

@@ -164,10 +164,14 @@ fn a_proof_file_is_read_back_and_carries_its_checkpoint() {
     let checkpoint = Checkpoint::open(&file.checkpoint, &log.verifier()).unwrap();
     let leaf = Hash::leaf(&3_u64.to_be_bytes());
     assert_eq!(proof::verify_inclusion(leaf, 3, checkpoint.size, checkpoint.root, &file.hashes), Ok(()));
-    let long = text.replacen("\n\n", &format!("\n{}\n\n", vec![Hash::ZERO.to_string(); 63].join("\n")), 1);
-    for wrong in
-        [text.replace("index 3", "index 03"), text.replace("@v1", "@v2"), text.replace("\n\n", "\n"), long]
-    {
+    let too_many =
+        text.replacen("\n\n", &format!("\n{}\n\n", vec![Hash::ZERO.to_string(); 63].join("\n")), 1);
+    for wrong in [
+        text.replace("index 3", "index 03"),
+        text.replace("@v1", "@v2"),
+        text.replace("\n\n", "\n"),
+        too_many,
+    ] {
         assert_eq!(wrong.parse::<ProofFile>(), Err(ProofError::Malformed), "{wrong}");
     }
 }
@@ -188,9 +192,9 @@ fn a_witness_is_asked_and_its_cosignature_goes_beneath_the_checkpoint() {
     let other = witness::cosign(&stranger, &checkpoint, 1_767_225_601).unwrap();
     let answer = Answer::read(200, &format!("{other}{line}"), &checkpoint, &cosigner);
     assert_eq!(answer, Ok(Answer::Cosigned(line.clone())));
-    let cosigned = format!("{checkpoint}{line}");
-    assert_eq!(cosigner.open(&cosigned), Ok(1_767_225_601));
-    assert!(Checkpoint::open(&cosigned, &log.verifier()).is_ok());
+    let whole = format!("{checkpoint}{line}");
+    assert_eq!(cosigner.open(&whole), Ok(1_767_225_601));
+    assert!(Checkpoint::open(&whole, &log.verifier()).is_ok());
 
     assert_eq!(Answer::read(409, "7\n", &checkpoint, &cosigner), Ok(Answer::Conflict(7)));
     assert!(matches!(Answer::read(409, "7", &checkpoint, &cosigner), Err(WitnessError::Malformed(_))));

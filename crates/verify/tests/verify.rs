@@ -1,0 +1,279 @@
+//! The binary, as an auditor runs it: on a folder, over HTTP, on receipts and proofs, and on what somebody changed.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails has failed its test")]
+
+#[path = "../../log/tests/made/mod.rs"]
+mod made;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cortex_log::proof::{Plan, ProofFile};
+use cortex_log::receipt::Receipt;
+use cortex_log::tree::Frontier;
+use cortex_log::witness::{self, Cosigner};
+use cortex_log::{note::Signer, tile};
+use made::{BASE, Log};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A published log of two shards; the first has three levels of tiles' worth of paths, the second a few leaves.
+fn published() -> (Log, TempDir) {
+    let mut log = Log::of_two(100);
+    log.open_shard("2027", 0, None);
+    log.write(1, 5);
+    publish(log)
+}
+
+fn publish(log: Log) -> (Log, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    log.publish(folder.path());
+    (log, folder)
+}
+
+fn run(arguments: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_cortex-verify")).args(arguments).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+/// Verifies a log, and reads the answer.
+fn verify(log: &Log, place: &str, more: &[&str]) -> (i32, Value) {
+    let key = log.signer.verifier().to_string();
+    let (code, text) = run(&[&["log", place, "--json", "--key", &key], more].concat());
+    (code, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}")))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_published_log_is_whole() {
+    let (log, folder) = published();
+    let (code, answer) = verify(&log, text(folder.path()), &[]);
+    assert_eq!(code, 0, "{answer}");
+    assert_eq!(
+        (&answer["result"], &answer["leaves"], &answer["chains"]),
+        (&json!("whole"), &json!(608), &json!(2))
+    );
+    assert_eq!(answer["shards"][1]["origin"], format!("{BASE}/2027"));
+    let key = log.signer.verifier().to_string();
+    let (code, said) = run(&["log", text(folder.path()), "--key", &key]);
+    assert_eq!((code, said.lines().next()), (0, Some("WHOLE: 608 records, written by 2 chains.")));
+}
+
+#[test]
+fn one_shard_is_verified_by_itself() {
+    let (log, folder) = published();
+    fs::remove_dir_all(folder.path().join("2026")).unwrap();
+    let (code, answer) = verify(&log, text(folder.path()), &["--from", "2027"]);
+    assert_eq!((code, &answer["leaves"]), (0, &json!(6)), "{answer}");
+    assert!(answer["follows"].as_str().unwrap().starts_with(&format!("{BASE}/2026 of size 602")), "{answer}");
+}
+
+#[test]
+fn the_first_bad_index_is_named() {
+    let (mut log, folder) = published();
+    let root = folder.path();
+    let checkpoint = fs::read(root.join("2026/checkpoint")).unwrap();
+    let tiles: Vec<_> = (0..3).map(|index| tile_file(root, index)).collect();
+    let signed: Vec<_> = tiles.iter().map(|path| fs::read(path).unwrap()).collect();
+    // Somebody swaps two rows and publishes the entries, but cannot sign.
+    log.shards[0].leaves.swap(301, 302);
+    log.publish(root);
+    fs::write(root.join("2026/checkpoint"), checkpoint).unwrap();
+    for (path, bytes) in tiles.iter().zip(signed) {
+        fs::write(path, bytes).unwrap();
+    }
+    let (code, answer) = verify(&log, text(root), &[]);
+    assert_eq!((code, &answer["index"], &answer["until"]), (1, &json!(301), &json!(302)), "{answer}");
+    let key = log.signer.verifier().to_string();
+    let (_, said) = run(&["log", text(root), "--key", &key]);
+    assert!(said.starts_with(&format!("FAULT in {BASE}/2026, first bad index 301\n")), "{said}");
+}
+
+fn tile_file(root: &Path, index: u64) -> PathBuf {
+    let width = tile::width(602, 0, index).unwrap();
+    root.join("2026").join(tile::tile_path(0, index, width))
+}
+
+#[test]
+fn missing_and_damaged_files_are_faults_with_their_place() {
+    type Change = fn(&Path);
+    let cases: [(&str, Change, u64); 5] = [
+        ("a bundle is gone", |root| fs::remove_file(root.join("2026/tile/entries/001")).unwrap(), 256),
+        (
+            "the last bundle is gone",
+            |root| fs::remove_file(root.join("2026/tile/entries/002.p/90")).unwrap(),
+            512,
+        ),
+        ("a bundle is cut", |root| fs::write(root.join("2026/tile/entries/001"), b"\0\x05ab").unwrap(), 256),
+        ("a tile is gone", |root| fs::remove_file(root.join("2026/tile/0/000")).unwrap(), 0),
+        ("an upper tile is wrong", |root| fs::write(root.join("2026/tile/1/000.p/2"), [7; 64]).unwrap(), 0),
+    ];
+    for (name, change, index) in cases {
+        let (log, folder) = published();
+        change(folder.path());
+        let (code, answer) = verify(&log, text(folder.path()), &[]);
+        assert_eq!((code, &answer["index"]), (1, &json!(index)), "{name}: {answer}");
+    }
+}
+
+#[test]
+fn an_older_checkpoint_that_was_kept_tells_that_a_backup_was_restored() {
+    let (mut log, folder) = publish(Log::of_two(2));
+    let kept = folder.path().join("kept");
+    fs::copy(folder.path().join("2026/checkpoint"), &kept).unwrap();
+    assert_eq!(verify(&log, text(folder.path()), &["--older", text(&kept)]).0, 0);
+    log.shards[0].leaves.truncate(8);
+    let (log, restored) = publish(log);
+    assert_eq!(verify(&log, text(restored.path()), &[]).0, 0);
+    let (code, answer) = verify(&log, text(restored.path()), &["--older", text(&kept)]);
+    assert_eq!((code, &answer["index"], &answer["until"]), (1, &json!(8), &json!(14)), "{answer}");
+}
+
+#[test]
+fn a_witness_must_have_cosigned_the_newest_checkpoint() {
+    let (log, folder) = published();
+    let signer = Signer::from_seed("witness.example/w1", &[5; 32]).unwrap();
+    let witness = Cosigner::of(&signer.verifier()).unwrap().to_string();
+    let (code, answer) = verify(&log, text(folder.path()), &["--witness", &witness]);
+    assert_eq!(code, 1);
+    assert_eq!(answer["what"], "no signature by the key witness.example/w1");
+    let path = folder.path().join("2027/checkpoint");
+    let note = fs::read_to_string(&path).unwrap();
+    let line = witness::cosign(&signer, &note, 1_767_225_700).unwrap();
+    fs::write(&path, note + &line).unwrap();
+    let (code, answer) = verify(&log, text(folder.path()), &["--witness", &witness]);
+    assert_eq!(code, 0, "{answer}");
+    assert_eq!(
+        answer["witnesses"],
+        json!([{"witness": "witness.example/w1", "time": "2026-01-01T00:01:40Z"}])
+    );
+}
+
+#[test]
+fn another_key_is_a_fault_and_what_cannot_be_read_is_neither() {
+    let (mut log, folder) = published();
+    log.signer = Signer::from_seed(BASE, &[1; 32]).unwrap();
+    let (code, answer) = verify(&log, text(folder.path()), &[]);
+    assert_eq!((code, &answer["index"]), (1, &Value::Null), "{answer}");
+    let empty = tempfile::tempdir().unwrap();
+    assert_eq!(verify(&log, text(empty.path()), &[]).0, 2);
+    let (code, said) = run(&["log", "nowhere", "--key", &log.signer.verifier().to_string()]);
+    assert_eq!(code, 2, "{said}");
+    let (code, said) = run(&["log", text(empty.path()), "--key", "nonsense"]);
+    assert_eq!(code, 2, "{said}");
+}
+
+#[test]
+fn a_receipt_leads_to_its_record_and_a_broken_promise_is_a_fault() {
+    let (log, folder) = published();
+    let leaf = &log.shards[0].leaves[400];
+    let mut receipt = Receipt::new(BASE, leaf).unwrap();
+    let ask = |receipt: &Receipt, place: &Path| {
+        let path = folder.path().join("receipt.json");
+        fs::write(&path, serde_json::to_vec(receipt).unwrap()).unwrap();
+        let key = log.signer.verifier().to_string();
+        let (code, text) = run(&["receipt", text(&path), "--log", text(place), "--key", &key, "--json"]);
+        (code, serde_json::from_str::<Value>(&text).unwrap_or_else(|_| panic!("{text}")))
+    };
+    let (code, answer) = ask(&receipt, folder.path());
+    assert_eq!((code, &answer["result"], &answer["index"]), (0, &json!("included"), &json!(400)), "{answer}");
+
+    // The chain's last batch is never published, and the log signs on without it.
+    let mut broken = Log::of_two(2);
+    let lost = broken.shards[0].leaves.split_off(11);
+    receipt = Receipt::new(BASE, &lost[1]).unwrap();
+    let (early, place) = publish(broken);
+    let (code, answer) = ask(&receipt, place.path());
+    assert_eq!(code, 2, "its time has not come: {answer}");
+    let mut broken = early;
+    broken.shards[0].time_ms += 60_000;
+    let (_, place) = publish(broken);
+    let (code, answer) = ask(&receipt, place.path());
+    assert_eq!(
+        (code, &answer["meaning"]),
+        (1, &json!("A record that was promised was removed.")),
+        "{answer}"
+    );
+
+    receipt.seal = receipt.seal.replacen("/v1", "/v2", 1);
+    assert_eq!(ask(&receipt, place.path()).0, 2);
+}
+
+#[test]
+fn a_proof_needs_no_log() {
+    let (log, folder) = published();
+    let leaves = &log.shards[0].leaves;
+    let tiles = Frontier::empty().append(&made::hashes(leaves));
+    let find = |level, index, _| {
+        let tile = tiles.iter().find(|tile| (tile.level, tile.index) == (level, index));
+        tile.map(|tile| tile.hashes.clone()).ok_or("no such tile")
+    };
+    let hashes = Plan::inclusion(77, 602).unwrap().hashes(find).unwrap();
+    let proof = ProofFile { index: 77, hashes, checkpoint: log.sign(&log.checkpoint(0)) };
+    let (file, leaf) = (folder.path().join("p.tlog-proof"), folder.path().join("leaf"));
+    fs::write(&file, proof.to_string()).unwrap();
+    fs::write(&leaf, &leaves[77]).unwrap();
+    let key = log.signer.verifier().to_string();
+    let ask = || run(&["proof", text(&file), "--leaf", text(&leaf), "--key", &key]);
+    let (code, said) = ask();
+    assert_eq!((code, said.lines().next()), (0, Some("INCLUDED: leaf 77.")), "{said}");
+    fs::write(&leaf, &leaves[78]).unwrap();
+    assert_eq!(ask().0, 1);
+    fs::write(&leaf, &leaves[77]).unwrap();
+    fs::write(&file, proof.to_string().replacen("\n602\n", "\n603\n", 1)).unwrap();
+    assert_eq!(ask().0, 1);
+    fs::write(&file, "something else").unwrap();
+    assert_eq!(ask().0, 2);
+}
+
+#[test]
+fn a_live_log_is_verified_over_http() {
+    let (log, folder) = published();
+    let address = serve(folder.path().to_owned());
+    let (code, answer) = verify(&log, &format!("http://{address}/"), &[]);
+    assert_eq!((code, &answer["leaves"]), (0, &json!(608)), "{answer}");
+    let (code, answer) = verify(&log, &format!("http://{address}/elsewhere"), &[]);
+    assert_eq!(code, 2, "{answer}");
+    // The bundle was finished since the checkpoint was read.
+    let root = folder.path().join("2026/tile/entries");
+    fs::rename(root.join("002.p/90"), root.join("002")).unwrap();
+    assert_eq!(verify(&log, &format!("http://{address}"), &[]).0, 0);
+    fs::write(folder.path().join("shards"), vec![b'1'; 100_000]).unwrap();
+    let (code, answer) = verify(&log, &format!("http://{address}"), &[]);
+    assert_eq!(code, 2);
+    assert!(answer["error"].as_str().unwrap().contains("longer than 65536 bytes"), "{answer}");
+}
+
+/// Serves a folder until the test ends.
+fn serve(folder: PathBuf) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            answer(stream.unwrap(), &folder);
+        }
+    });
+    address
+}
+
+fn answer(mut stream: TcpStream, folder: &Path) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let request = lines.next().unwrap().unwrap();
+    lines.find(|line| line.as_ref().is_ok_and(String::is_empty));
+    let path = request.split(' ').nth(1).unwrap().trim_start_matches('/');
+    let (status, body) = match fs::read(folder.join(path)) {
+        Ok(body) => ("200 OK", body),
+        Err(_) => ("404 Not Found", Vec::new()),
+    };
+    let length = body.len();
+    write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n").unwrap();
+    // A client that has read enough hangs up.
+    let _ = stream.write_all(&body);
+}
