@@ -1,11 +1,10 @@
 //! The kinds of things that are written down.
 
+use cortex_log::opening::{ChainOpened, ShardOpened};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use uuid::Uuid;
 
-use super::log::{ChainAt, ShardOpened};
 use super::{Change, Denial, GrantEnd, KeyChange, Opening, Outcome, PersonChange, SessionEnd, Settled};
 use crate::credential::Lease;
 use crate::freeze::{Freeze, Scope};
@@ -267,17 +266,7 @@ pub enum What {
     KeyRetired(KeyChange),
     /// A process began to write to the log, with a key that it alone has.
     #[serde(rename = "log.chain_opened")]
-    ChainOpened {
-        /// The chain.
-        chain: Uuid,
-        /// Its key, as a verifier key of C2SP signed-note.
-        key: String,
-        /// The log's word for that key: a signed note.
-        enrolment: String,
-        /// An earlier chain of the same replica, as it stood.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        predecessor: Option<ChainAt>,
-    },
+    ChainOpened(Box<ChainOpened>),
     /// A new tree begins: with a year, or after a recovery.
     #[serde(rename = "log.shard_opened")]
     ShardOpened(Box<ShardOpened>),
@@ -316,7 +305,7 @@ impl What {
             Self::KeyCreated(_) => "key.created",
             Self::KeyRotated(_) => "key.rotated",
             Self::KeyRetired(_) => "key.retired",
-            Self::ChainOpened { .. } => "log.chain_opened",
+            Self::ChainOpened(_) => "log.chain_opened",
             Self::ShardOpened(_) => "log.shard_opened",
         }
     }

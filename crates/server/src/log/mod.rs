@@ -17,6 +17,7 @@ use sqlx::PgPool;
 
 pub use anchor::Anchor;
 pub use fault::{Fault, Health};
+pub use shard::Recovered;
 
 use crate::key_file;
 use crate::random::Random;

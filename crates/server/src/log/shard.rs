@@ -1,11 +1,12 @@
 //! Trees: one for each year, and another one after a recovery. Each opens with what the one before it was.
 
 use cortex_core::record::What;
-use cortex_core::record::log::{ChainStands, Head, Recovered, ShardOpened};
 use cortex_log::Hash;
 use cortex_log::checkpoint::Checkpoint;
+use cortex_log::opening::{Head, ShardOpened, Standing};
 use cortex_log::tree::Frontier;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use super::chain::Role;
@@ -49,12 +50,6 @@ pub(crate) async fn open(
     let now = stamp.clock.now();
     let since = micros(now.saturating_sub(SEEN_WITHIN).unwrap_or(now));
     let carried = sequence::carry_on(tx, since, CARRIED).await?;
-    let stands = carried.into_iter().filter(|chain| chain.sequenced > 0).map(|chain| ChainStands {
-        key: chain.key,
-        enrolment: chain.enrolment,
-        batch: chain.sequenced,
-        digest: chain.digest.to_string(),
-    });
     let chain = stamp.chains.begin(Role::Sequencer, &*stamp.random).map_err(corrupt)?;
     let (previous, recovered) = match opening {
         Opening::First => (None, None),
@@ -63,17 +58,13 @@ pub(crate) async fn open(
     };
     let name = name(previous, year(now));
     let origin = format!("{}/{name}", stamp.chains.base());
-    let own = ChainStands {
-        key: chain.key(),
-        enrolment: chain.enrolment.clone(),
-        batch: 0,
-        digest: Hash::ZERO.to_string(),
-    };
+    let (key, enrolment) = (chain.key(), chain.enrolment.clone());
+    let own = Standing { key, enrolment, batch: 0, digest: Hash::ZERO };
     let opened = ShardOpened {
         origin: origin.clone(),
-        previous: previous.map(head).transpose()?,
-        recovered,
-        chains: std::iter::once(own).chain(stands).collect(),
+        previous: previous.map(head),
+        recovered: recovered.map(serde_json::to_value).transpose().map_err(corrupt)?,
+        chains: std::iter::once(own).chain(carried).collect(),
     };
     let first = chains::open_tree(tx, &chain, What::ShardOpened(Box::new(opened)), stamp).await?;
     let empty = Shard {
@@ -112,9 +103,19 @@ fn name(previous: Option<&Shard>, year: i16) -> String {
     format!("{year}-{}", number + 1)
 }
 
-pub(crate) fn head(shard: &Shard) -> Result<Head, StoreError> {
-    let size = i64::try_from(shard.size).map_err(corrupt)?;
-    Ok(Head { origin: shard.origin.clone(), size, root: shard.root.to_string() })
+fn head(shard: &Shard) -> Head {
+    Head { origin: shard.origin.clone(), size: shard.size, root: shard.root }
+}
+
+/// What had been published of a tree and is no longer there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// What had been published, by the anchor.
+    pub published: Head,
+    /// Who wrote it off: two operators, as they named themselves.
+    pub by: [String; 2],
+    /// Why, in their words.
+    pub reason: String,
 }
 
 /// The tree of this origin: `newest`, or an earlier one.
@@ -135,9 +136,9 @@ pub(crate) async fn recovered_from(
     anchored: &Checkpoint,
 ) -> Result<bool, StoreError> {
     let origin = &anchored.origin;
-    let written_off = read::recoveries(connection).await?.into_iter().any(|recovered| {
-        recovered.published.origin == *origin
-            && u64::try_from(recovered.published.size).is_ok_and(|size| size >= anchored.size)
-    });
+    let written_off = read::recoveries(connection)
+        .await?
+        .into_iter()
+        .any(|recovered| recovered.published.origin == *origin && recovered.published.size >= anchored.size);
     Ok(written_off)
 }

@@ -143,7 +143,7 @@ impl Row {
             What::KeyCreated(change) | What::KeyRotated(change) | What::KeyRetired(change) => {
                 self.principal = Some(change.by.clone());
             }
-            What::ChainOpened { .. } | What::ShardOpened(_) => {}
+            What::ChainOpened(_) | What::ShardOpened(_) => {}
         }
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cortex_core::record::What;
-use cortex_core::record::log::ChainAt;
 use cortex_log::Hash;
+use cortex_log::opening::{ChainOpened, Predecessor};
 use cortex_log::seal::{batch_digest, join};
 use jiff::Timestamp;
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -32,12 +32,12 @@ pub(crate) async fn open_for_recorder(
 async fn open(tx: &mut PgConnection, chain: &Chain, stamp: &Stamp) -> Result<Tail, StoreError> {
     let predecessor = predecessor(tx, chain, stamp).await?;
     enter(tx, chain, stamp).await?;
-    let what = What::ChainOpened {
+    let what = What::ChainOpened(Box::new(ChainOpened {
         chain: chain.id,
         key: chain.key(),
         enrolment: chain.enrolment.clone(),
         predecessor,
-    };
+    }));
     let row = stamp.row(what).map_err(corrupt)?;
     let batch = seal(chain, Tail::NEW, std::slice::from_ref(&row), stamp)?;
     write(tx, &[row], &batch).await?;
@@ -84,7 +84,7 @@ async fn predecessor(
     tx: &mut PgConnection,
     chain: &Chain,
     stamp: &Stamp,
-) -> Result<Option<ChainAt>, StoreError> {
+) -> Result<Option<Predecessor>, StoreError> {
     let before: Option<(Uuid, i64)> = sqlx::query_as(
         "SELECT id, head FROM log_chain WHERE replica = $1 AND role = $2 ORDER BY opened_at DESC, id DESC LIMIT 1",
     )
@@ -94,7 +94,7 @@ async fn predecessor(
     .await?;
     let Some((chain, head)) = before else { return Ok(None) };
     let Some((batch, digest)) = last_written(tx, chain, head).await? else { return Ok(None) };
-    Ok(Some(ChainAt { chain, batch, digest: digest.to_string() }))
+    Ok(Some(Predecessor { chain, batch: batch.unsigned_abs(), digest }))
 }
 
 /// Seals rows as the next batch.

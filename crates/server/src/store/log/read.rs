@@ -1,6 +1,5 @@
 //! What the log's tables say.
 
-use cortex_core::record::log::Recovered;
 use cortex_log::Hash;
 use cortex_log::checkpoint::Checkpoint;
 use cortex_log::tile;
@@ -8,6 +7,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::{corrupt, hash};
+use crate::log::Recovered;
 use crate::store::StoreError;
 
 /// A tree.

@@ -1,6 +1,7 @@
 //! Integrating what chains have written into the tree.
 
 use cortex_log::Hash;
+use cortex_log::opening::Standing;
 use cortex_log::tile::{self, Tile};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -219,12 +220,12 @@ pub(crate) async fn open_shard(tx: &mut PgConnection, shard: &Shard) -> Result<(
 }
 
 /// Closes every chain but those that go on: those of processes that were seen since `since`, or have something for the
-/// tree; `most` at the most. Answers those.
+/// tree; `most` at the most. Answers those of them that are in a tree, as they stand there.
 pub(crate) async fn carry_on(
     tx: &mut PgConnection,
     since: i64,
     most: i64,
-) -> Result<Vec<WaitingChain>, StoreError> {
+) -> Result<Vec<Standing>, StoreError> {
     sqlx::query(
         "UPDATE log_chain SET closed = true
          WHERE NOT closed AND id NOT IN
@@ -236,15 +237,18 @@ pub(crate) async fn carry_on(
     .bind(most)
     .execute(&mut *tx)
     .await?;
-    type Raw = (Uuid, String, String, i64, i64, Vec<u8>);
-    let rows: Vec<Raw> = sqlx::query_as(
-        "SELECT id, key, enrolment, head, sequenced, digest FROM log_chain WHERE NOT closed ORDER BY id",
+    let rows: Vec<(String, String, i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT key, enrolment, batch, digest FROM
+            (SELECT id, key, enrolment, digest,
+                    (SELECT max(b.batch) FROM log_batch b WHERE b.chain = c.id) AS batch
+             FROM log_chain c WHERE NOT closed) chains
+         WHERE batch IS NOT NULL ORDER BY id",
     )
     .fetch_all(tx)
     .await?;
     rows.into_iter()
-        .map(|(id, key, enrolment, head, sequenced, digest)| {
-            Ok(WaitingChain { id, key, enrolment, head, sequenced, digest: hash(&digest)? })
+        .map(|(key, enrolment, batch, digest)| {
+            Ok(Standing { key, enrolment, batch: batch.unsigned_abs(), digest: hash(&digest)? })
         })
         .collect()
 }
