@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails has failed its test")]
 
+use cortex_log::Hash;
 use cortex_log::checkpoint::{Checkpoint, CheckpointError};
 use cortex_log::note::{NoteError, Signer, Verifier};
-use cortex_log::seal::{self, Seal, SealError};
-use cortex_log::{Hash, seal::batch_digest};
+use cortex_log::opening::Opening;
+use cortex_log::proof::ProofFile;
+use cortex_log::seal::{self, Seal, SealError, batch_digest};
+use cortex_log::tile::{self, TilePath};
+use cortex_log::witness::Request;
 use proptest::prelude::*;
 use signed_note::{Note, StandardSigner, StandardVerifier, VerifierList};
 use uuid::Uuid;
@@ -169,5 +173,16 @@ proptest! {
         if let Ok(changed) = String::from_utf8(changed) {
             prop_assert!(key.verifier().open(&changed).is_err());
         }
+    }
+
+    #[test]
+    fn whatever_the_bytes_are_nothing_panics(
+        text in "([ -~]{0,20}\n){0,6}(\u{2014} [a-z]{1,9} [A-Za-z0-9+/=]{0,96}\n){0,3}", bytes: Vec<u8>,
+    ) {
+        let key = signer("a.example", 1).verifier();
+        let _ = (key.open(&text), Seal::parse(&text), Checkpoint::parse(&text), seal::enrolled(&key, &text));
+        let _ = (text.parse::<Verifier>(), text.parse::<Hash>(), text.parse::<TilePath>());
+        let _ = (text.parse::<ProofFile>(), text.parse::<Request>(), Checkpoint::open_under(&text, &key));
+        let _ = (seal::split(&bytes), tile::decode_bundle(&bytes), tile::decode_hashes(&bytes), Opening::read(&bytes));
     }
 }

@@ -73,8 +73,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Unchecked> {
 
 fn verify(arguments: &Arguments) -> Result<Outcome, Stop> {
     let Arguments { log, trust, older, from } = arguments;
-    let older = older.iter().map(|path| open_older(path, &trust.key)).collect::<Result<Vec<_>, _>>()?;
     let shards = shards(log, &trust.key, from.as_deref())?;
+    let verified = from.is_some().then_some(shards.as_slice());
+    let older =
+        older.iter().map(|path| open_older(path, &trust.key, verified)).collect::<Result<Vec<_>, _>>()?;
     let witnesses = match shards.last() {
         Some(newest) => cosigned(&newest.note, &newest.checkpoint.origin, &trust.witnesses)?,
         None => return Err(Unchecked::Absent("the log lists no shards".to_owned()).into()),
@@ -90,9 +92,14 @@ fn verify(arguments: &Arguments) -> Result<Outcome, Stop> {
     Ok(Outcome::Whole { leaves, chains, shards, witnesses, follows })
 }
 
-fn open_older(path: &Path, key: &Verifier) -> Result<Checkpoint, Unchecked> {
+/// An older checkpoint. Where only some shards are verified, it must be of one of these.
+fn open_older(path: &Path, key: &Verifier, only: Option<&[Shard]>) -> Result<Checkpoint, Unchecked> {
     let note = read_text(path, MAX_NOTE_BYTES)?;
-    Checkpoint::open_under(&note, key).map_err(|error| unusable(path, &error))
+    let older = Checkpoint::open_under(&note, key).map_err(|error| unusable(path, &error))?;
+    if only.is_some_and(|shards| !shards.iter().any(|shard| shard.checkpoint.origin == older.origin)) {
+        return Err(unusable(path, &format!("of the shard {}, which --from leaves out", older.origin)));
+    }
+    Ok(older)
 }
 
 /// The shards of a log with their checkpoints, which are verified; from the shard that is named.

@@ -6,10 +6,11 @@
 mod made;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use cortex_log::proof::{Plan, ProofFile};
 use cortex_log::receipt::Receipt;
@@ -17,6 +18,10 @@ use cortex_log::tree::Frontier;
 use cortex_log::witness::{self, Cosigner};
 use cortex_log::{note::Signer, tile};
 use made::{BASE, Log};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -73,6 +78,15 @@ fn one_shard_is_verified_by_itself() {
     let (code, answer) = verify(&log, text(folder.path()), &["--from", "2027"]);
     assert_eq!((code, &answer["leaves"]), (0, &json!(6)), "{answer}");
     assert!(answer["follows"].as_str().unwrap().starts_with(&format!("{BASE}/2026 of size 602")), "{answer}");
+}
+
+#[test]
+fn an_older_checkpoint_of_a_shard_that_is_left_out_is_not_ignored() {
+    let (log, folder) = published();
+    let older = folder.path().join("2026/checkpoint");
+    let (code, answer) = verify(&log, text(folder.path()), &["--from", "2027", "--older", text(&older)]);
+    assert_eq!(code, 2, "{answer}");
+    assert!(answer["error"].as_str().unwrap().ends_with("which --from leaves out"), "{answer}");
 }
 
 #[test]
@@ -251,6 +265,45 @@ fn a_live_log_is_verified_over_http() {
     assert!(answer["error"].as_str().unwrap().contains("longer than 65536 bytes"), "{answer}");
 }
 
+#[test]
+fn the_server_of_a_live_log_must_prove_its_name() {
+    let (log, folder) = published();
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let root = folder.path().to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = ServerConnection::new(config.clone()).unwrap();
+            answer(StreamOwned::new(connection, stream.unwrap()), &root);
+        }
+    });
+    let trusted = folder.path().join("ca.pem");
+    fs::write(&trusted, cert.pem()).unwrap();
+    let ask = |trusted: &Path| {
+        let key = log.signer.verifier().to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cortex-verify"));
+        command.args(["log", &place, "--key", &key]).env("SSL_CERT_FILE", trusted);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (code, said) = ask(&trusted);
+    assert_eq!(code, Some(0), "{said}");
+    let stranger = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(&trusted, stranger.cert.pem()).unwrap();
+    let (code, said) = ask(&trusted);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("certificate"), "{said}");
+}
+
 /// Serves a folder until the test ends.
 fn serve(folder: PathBuf) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -263,17 +316,18 @@ fn serve(folder: PathBuf) -> std::net::SocketAddr {
     address
 }
 
-fn answer(mut stream: TcpStream, folder: &Path) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let request = lines.next().unwrap().unwrap();
-    lines.find(|line| line.as_ref().is_ok_and(String::is_empty));
-    let path = request.split(' ').nth(1).unwrap().trim_start_matches('/');
+/// Answers one request. What goes wrong on the way is the client's to notice.
+fn answer(mut stream: impl Read + Write, folder: &Path) {
+    let mut lines = BufReader::new(&mut stream).lines().map_while(Result::ok);
+    let Some(request) = lines.next() else { return };
+    lines.find(String::is_empty);
+    drop(lines);
+    let path = request.split(' ').nth(1).unwrap_or_default().trim_start_matches('/');
     let (status, body) = match fs::read(folder.join(path)) {
         Ok(body) => ("200 OK", body),
         Err(_) => ("404 Not Found", Vec::new()),
     };
-    let length = body.len();
-    write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n").unwrap();
+    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
     // A client that has read enough hangs up.
-    let _ = stream.write_all(&body);
+    let _ = stream.write_all(&[head.as_bytes(), &body].concat()).and_then(|()| stream.flush());
 }
