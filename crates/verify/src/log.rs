@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cortex_log::Hash;
-use cortex_log::audit::{Auditor, Fault, Summary};
+use cortex_log::audit::{Auditor, Fault, Recovery, Summary};
 use cortex_log::checkpoint::Checkpoint;
 use cortex_log::note::{MAX_NOTE_BYTES, Verifier};
 use cortex_log::tile::{self, Tile, TilePath, WIDTH};
 use cortex_log::witness::Cosigner;
 use jiff::Timestamp;
 
-use crate::report::{Cosigned, Covered, Outcome};
+use crate::report::{Cosigned, Covered, Outcome, Recovered};
 use crate::source::Source;
 use crate::{Trust, Unchecked, read_text, unusable};
 
@@ -86,10 +86,12 @@ fn verify(arguments: &Arguments) -> Result<Outcome, Stop> {
     for shard in &shards {
         audit(log, shard, &mut auditor, &mut progress)?;
     }
-    let Summary { leaves, chains, follows } = auditor.finish()?;
+    let Summary { leaves, chains, follows, recoveries } = auditor.finish()?;
+    let recoveries =
+        recoveries.into_iter().map(|Recovery { origin, record }| Recovered { origin, record }).collect();
     let follows = follows.map(|head| format!("{} of size {}, root {}", head.origin, head.size, head.root));
     let shards = shards.iter().map(|shard| covered(&shard.checkpoint)).collect();
-    Ok(Outcome::Whole { leaves, chains, shards, witnesses, follows })
+    Ok(Outcome::Whole { leaves, chains, shards, witnesses, follows, recoveries })
 }
 
 /// An older checkpoint. Where only some shards are verified, it must be of one of these.

@@ -23,6 +23,8 @@ pub(crate) enum Outcome {
         /// The head before the first shard, which was not verified.
         #[serde(skip_serializing_if = "Option::is_none")]
         follows: Option<String>,
+        /// The shards that a recovery opened.
+        recoveries: Vec<Recovered>,
     },
     /// One record is in the log.
     Included {
@@ -53,6 +55,15 @@ pub(crate) enum Outcome {
         /// Why.
         error: String,
     },
+}
+
+/// A shard that a recovery opened.
+#[derive(Debug, Serialize)]
+pub(crate) struct Recovered {
+    /// The shard.
+    pub(crate) origin: String,
+    /// What its opening says about the recovery.
+    pub(crate) record: serde_json::Value,
 }
 
 /// A verified checkpoint.
@@ -120,11 +131,14 @@ impl Report {
 
 fn text(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Whole { leaves, chains, shards, witnesses, follows } => {
+        Outcome::Whole { leaves, chains, shards, witnesses, follows, recoveries } => {
             let mut lines = vec![format!("WHOLE: {leaves} records, written by {chains} chains.")];
             lines.extend(shards.iter().map(covered));
             lines.extend(witnesses.iter().map(cosigned));
             lines.extend(follows.iter().map(|head| format!("  What came before was not verified: {head}")));
+            lines.extend(recoveries.iter().map(|Recovered { origin, record }| {
+                format!("  A recovery opened {origin}, because what was published was lost: {record}")
+            }));
             lines.join("\n")
         }
         Outcome::Included { index, checkpoint, witnesses } => {

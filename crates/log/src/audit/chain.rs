@@ -18,7 +18,10 @@ pub(super) struct Chain {
     pub(super) active: bool,
     /// The last batch that its successor names; nothing may come after it.
     pub(super) ends_with: Option<u64>,
+    /// The last batch that has leaves, as far as it is known.
     batch: u64,
+    /// No batch up to this one may begin any more: a shard's opening counts batches of which nothing was written too.
+    floor: u64,
     /// The digest of the batch before.
     previous: Hash,
     tail: Tail,
@@ -38,15 +41,25 @@ impl Chain {
         let tail = Tail::Closed(digest);
         let opened = batch > 0;
         let key = Arc::new(key);
-        Self { key, opened, active: true, ends_with: None, batch, previous: Hash::ZERO, tail }
+        Self { key, opened, active: true, ends_with: None, batch, floor: batch, previous: Hash::ZERO, tail }
     }
 
-    /// The last batch and its digest.
-    pub(super) fn last(&self) -> (u64, Hash) {
-        (self.batch, self.digest())
+    /// Carries the chain into a new shard, which says where it stands; false if it does not stand there.
+    pub(super) fn carry(&mut self, key: &Verifier, batch: u64, digest: Hash) -> bool {
+        let stands = *self.key == *key && batch >= self.batch && digest == self.digest();
+        if stands {
+            (self.active, self.floor, self.tail) = (true, batch, Tail::Closed(digest));
+        }
+        stands
     }
 
-    fn digest(&self) -> Hash {
+    /// Whether the chain has leaves after a batch of this number and digest.
+    pub(super) fn is_beyond(&self, batch: u64, digest: Hash) -> bool {
+        self.batch > batch && self.digest() != digest
+    }
+
+    /// The digest of the last batch; it says which batch that is too, because each leaf's seal does.
+    pub(super) fn digest(&self) -> Hash {
         match &self.tail {
             Tail::Closed(digest) => *digest,
             Tail::Open(context, _) => Hash::finish(context.clone()),
@@ -59,7 +72,7 @@ impl Chain {
         if !self.active || self.ends_with.is_some_and(|last| batch > last) {
             return Err(What::Ended(chain));
         }
-        if batch > self.batch {
+        if batch > self.floor {
             self.begin(seal)?;
         } else {
             self.go_on(seal)?;
@@ -76,7 +89,7 @@ impl Chain {
         if previous != self.digest() {
             return Err(What::Previous { chain, batch });
         }
-        (self.batch, self.previous) = (batch, previous);
+        (self.batch, self.floor, self.previous) = (batch, batch, previous);
         self.tail = Tail::Open(Context::new(&SHA256), place);
         Ok(())
     }

@@ -38,6 +38,7 @@ pub struct Auditor {
     chains: HashMap<Uuid, Chain>,
     ends: Vec<End>,
     follows: Option<Head>,
+    recoveries: Vec<Recovery>,
     head: Option<Checkpoint>,
     leaves: u64,
 }
@@ -65,6 +66,17 @@ pub struct Summary {
     pub chains: usize,
     /// The head that the first shard continues, if it was not the log's first; what is before it was not verified.
     pub follows: Option<Head>,
+    /// The shards that a recovery opened.
+    pub recoveries: Vec<Recovery>,
+}
+
+/// A shard that was opened because the one before it had lost what was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// The shard.
+    pub origin: String,
+    /// What its opening says about it.
+    pub record: serde_json::Value,
 }
 
 impl Auditor {
@@ -78,6 +90,7 @@ impl Auditor {
             chains: HashMap::new(),
             ends: Vec::new(),
             follows: None,
+            recoveries: Vec::new(),
             head: None,
             leaves: 0,
         }
@@ -138,6 +151,11 @@ impl Auditor {
             (Some(_), None) => return Err(What::Head),
             (None, previous) => self.follows.clone_from(previous),
         }
+        let recovery = opened
+            .recovered
+            .iter()
+            .map(|record| Recovery { origin: origin.to_owned(), record: record.clone() });
+        self.recoveries.extend(recovery);
         for chain in self.chains.values_mut() {
             chain.active = false;
         }
@@ -146,11 +164,14 @@ impl Auditor {
 
     fn carry(&mut self, standing: &Standing) -> Result<(), What> {
         let (uuid, key) = self.enrolled(&standing.key, &standing.enrolment)?;
-        let said = (standing.batch, standing.digest);
         match self.chains.get_mut(&uuid) {
-            Some(chain) if *chain.key == key && chain.last() == said => chain.active = true,
-            Some(_) => return Err(What::Standing(uuid)),
-            None if self.head.is_some() && said != (0, Hash::ZERO) => return Err(What::Standing(uuid)),
+            Some(chain) => {
+                let stands = chain.carry(&key, standing.batch, standing.digest);
+                return if stands { Ok(()) } else { Err(What::Standing(uuid)) };
+            }
+            None if self.head.is_some() && (standing.batch, standing.digest) != (0, Hash::ZERO) => {
+                return Err(What::Standing(uuid));
+            }
             None => self.add(uuid, Chain::after(key, standing.batch, standing.digest))?,
         }
         Ok(())
@@ -183,7 +204,7 @@ impl Auditor {
     fn end_chain(&mut self, origin: &str, index: u64, predecessor: &Predecessor) -> Result<(), What> {
         let Predecessor { chain: uuid, batch, .. } = *predecessor;
         if let Some(chain) = self.chains.get_mut(&uuid) {
-            if chain.last().0 > batch {
+            if chain.is_beyond(batch, predecessor.digest) {
                 return Err(What::Predecessor { chain: uuid, batch });
             }
             chain.ends_with = Some(batch);
@@ -218,7 +239,7 @@ impl Auditor {
     pub fn finish(self) -> Result<Summary, Fault> {
         for End { origin, index, predecessor } in self.ends {
             let Some(chain) = self.chains.get(&predecessor.chain) else { continue };
-            if chain.last() != (predecessor.batch, predecessor.digest) {
+            if chain.digest() != predecessor.digest {
                 let what = What::Predecessor { chain: predecessor.chain, batch: predecessor.batch };
                 return Err(Fault { origin, index, until: index + 1, what });
             }
@@ -226,7 +247,8 @@ impl Auditor {
         if let Some(older) = self.older.into_iter().next() {
             return Err(Fault { origin: older.origin, index: 0, until: older.size, what: What::NoShard });
         }
-        Ok(Summary { leaves: self.leaves, chains: self.chains.len(), follows: self.follows })
+        let Self { leaves, chains, follows, recoveries, .. } = self;
+        Ok(Summary { leaves, chains: chains.len(), follows, recoveries })
     }
 }
 

@@ -2,114 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails has failed its test")]
 
+mod case;
+#[path = "../made/mod.rs"]
 mod made;
+mod shards;
 
-use cortex_log::audit::{Auditor, Fault, Summary, What};
+use case::*;
+use cortex_log::Hash;
+use cortex_log::audit::{Fault, What};
 use cortex_log::checkpoint::Checkpoint;
-use cortex_log::note::NoteError;
+use cortex_log::note::{NoteError, Signer};
 use cortex_log::opening::ChainOpened;
 use cortex_log::seal::{self, Seal, SealError};
-use cortex_log::{Hash, note::Signer};
 use made::{BASE, Chain, Log};
 use proptest::prelude::*;
-use serde_json::json;
-
-/// Audits what is there against the checkpoints that were signed. The published tiles are those that were signed
-/// too, unless there are none.
-struct Case {
-    log: Log,
-    signed: Vec<Checkpoint>,
-    published: Vec<Vec<Hash>>,
-    older: Vec<Checkpoint>,
-}
-
-impl Case {
-    fn of(log: Log) -> Self {
-        let signed = (0..log.shards.len()).map(|number| log.checkpoint(number)).collect();
-        let published = log.shards.iter().map(|shard| made::hashes(&shard.leaves)).collect();
-        Self { log, signed, published, older: Vec::new() }
-    }
-
-    fn leaves(&mut self) -> &mut Vec<Vec<u8>> {
-        &mut self.log.shard().leaves
-    }
-
-    fn without_tiles(mut self) -> Self {
-        self.published.iter_mut().for_each(Vec::clear);
-        self
-    }
-
-    /// The same result must come out, however the leaves are cut.
-    fn audit(&self) -> Result<Summary, Fault> {
-        let results: Vec<_> = [1, 5, 64, 100_000].iter().map(|chunk| self.audit_by(*chunk)).collect();
-        assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{results:?}");
-        results[0].clone()
-    }
-
-    fn audit_by(&self, chunk: usize) -> Result<Summary, Fault> {
-        let mut auditor = Auditor::new(self.log.signer.verifier(), self.older.clone());
-        for (number, shard) in self.log.shards.iter().enumerate() {
-            let mut audit = auditor.begin(&format!("{BASE}/{}", shard.name));
-            let mut published = self.published[number].chunks(chunk);
-            for leaves in shard.leaves.chunks(chunk) {
-                audit.feed(leaves, published.next().unwrap_or_default())?;
-            }
-            audit.end(&self.signed[number])?;
-        }
-        auditor.finish()
-    }
-}
-
-fn fault(index: u64, until: u64, what: What) -> Result<Summary, Fault> {
-    Err(Fault { origin: format!("{BASE}/2026"), index, until, what })
-}
-
-fn at(index: u64, what: What) -> Result<Summary, Fault> {
-    fault(index, index + 1, what)
-}
-
-/// Of two replicas and 36 records: leaf 0 opens the shard, leaf 1 the second chain; then three records of the one
-/// and three of the other, six times.
-fn case() -> Case {
-    Case::of(Log::of_two(6))
-}
-
-const LEAVES: u64 = 38;
-
-#[test]
-fn a_whole_log_is_whole_over_shards_restarts_and_older_checkpoints() {
-    let mut log = Log::of_two(20);
-    let older = log.checkpoint(0);
-    log.write(0, 100);
-    let third = log.open_chain(Some(1));
-    log.write(third, 7);
-    log.open_shard("2027", third, None);
-    log.write(0, 300);
-    let between = log.checkpoint(1);
-    let fourth = log.open_chain(Some(0));
-    log.write(fourth, 1);
-    log.open_shard("2028", fourth, None);
-    log.write(third, 2);
-    let mut case = Case::of(log);
-    case.older = vec![between, older.clone(), older];
-    let leaves: usize = case.log.shards.iter().map(|shard| shard.leaves.len()).sum();
-    let whole = Summary { leaves: leaves.try_into().unwrap(), chains: 4, follows: None };
-    assert_eq!(case.audit(), Ok(whole.clone()));
-    assert_eq!(case.without_tiles().audit(), Ok(whole));
-}
-
-#[test]
-fn a_shard_is_verified_by_itself() {
-    let mut log = Log::of_two(3);
-    log.write(0, 4);
-    log.open_shard("2027", 0, None);
-    log.write(1, 4);
-    log.shards.remove(0);
-    let summary = Case::of(log).audit().unwrap();
-    let follows = summary.follows.unwrap();
-    assert_eq!((summary.leaves, summary.chains), (5, 2));
-    assert_eq!((follows.origin.as_str(), follows.size), ("cortex.acme.example/log/2026", 24));
-}
 
 #[test]
 fn an_edited_row_is_named() {
@@ -327,91 +233,10 @@ fn an_older_checkpoint_of_another_history_is_named() {
 }
 
 #[test]
-fn a_time_that_goes_back_between_checkpoints_is_named() {
-    let mut log = Log::of_two(2);
-    let older = Checkpoint { time_ms: i64::MAX, ..log.checkpoint(0) };
-    log.write(0, 1);
-    let mut case = Case::of(log);
-    case.older = vec![older];
-    assert_eq!(case.audit(), fault(14, 15, What::Time));
-    let mut log = Log::of_two(2);
-    log.open_shard("2027", 0, None);
-    let mut case = Case::of(log);
-    case.signed[0].time_ms = i64::MAX;
-    let origin = format!("{BASE}/2027");
-    assert_eq!(case.audit(), Err(Fault { origin, index: 0, until: 1, what: What::Time }));
-}
-
-#[test]
-fn a_shard_that_does_not_continue_the_last_ones_head_is_named() {
-    let mut log = Log::of_two(2);
-    log.open_shard("2027", 0, None);
-    // The last batch of the first shard is taken away, and its checkpoint signed anew.
-    let cut = log.shards[0].leaves.split_off(11);
-    assert_eq!(cut.len(), 3);
-    let origin = format!("{BASE}/2027");
-    assert_eq!(Case::of(log).audit(), Err(Fault { origin, index: 0, until: 1, what: What::Head }));
-}
-
-#[test]
-fn a_shard_that_forgets_a_batch_of_a_chain_is_named() {
-    let mut log = Log::of_two(2);
-    let chain = log.chains[1].uuid;
-    let mut opened = log.shard_opened("2027", None);
-    opened.chains[1].batch -= 1;
-    log.open_shard("2027", 0, None);
-    log.chains[0].batch -= 1;
-    log.chains[0].digest = opened.chains[0].digest;
-    log.shard().leaves.clear();
-    log.commit(0, &[made::record("log.shard_opened", &opened)]);
-    let origin = format!("{BASE}/2027");
-    assert_eq!(Case::of(log).audit(), Err(Fault { origin, index: 0, until: 1, what: What::Standing(chain) }));
-}
-
-#[test]
-fn what_a_recovery_gave_up_is_named() {
-    let mut log = Log::of_two(2);
-    let lost = log.shard().leaves.split_off(11);
-    log.open_shard("2026-2", 0, Some(json!({"approved_by": ["ann", "bob"]})));
-    log.shards[0].leaves.extend(lost);
-    let what = What::GivenUp { origin: format!("{BASE}/2026"), from: 11, last: 13 };
-    let origin = format!("{BASE}/2026-2");
-    assert_eq!(Case::of(log).audit(), Err(Fault { origin, index: 0, until: 1, what }));
-}
-
-#[test]
-fn a_missing_shard_is_named_by_an_older_checkpoint() {
-    let mut log = Log::of_two(2);
-    log.open_shard("2027", 0, None);
-    let older = log.checkpoint(1);
-    log.shards.pop();
-    let mut case = Case::of(log);
-    case.older = vec![older];
-    let origin = format!("{BASE}/2027");
-    assert_eq!(case.audit(), Err(Fault { origin, index: 0, until: 1, what: What::NoShard }));
-}
-
-#[test]
 fn a_wrong_tile_is_named_and_the_leaf_is_not_blamed() {
     let mut case = case();
     case.published[0][7] = Hash::ZERO;
     assert_eq!(case.audit(), at(7, What::Tile));
-}
-
-#[test]
-fn a_shard_begins_with_its_own_opening_and_with_no_other() {
-    let mut first = case();
-    first.leaves().remove(0);
-    assert_eq!(first.audit(), at(0, What::Opening("the shard does not begin with its own opening")));
-    let mut renamed = case();
-    renamed.log.shards[0].name = "2025".into();
-    let origin = format!("{BASE}/2025");
-    let what = What::Opening("the shard's opening names another shard");
-    assert_eq!(renamed.audit(), Err(Fault { origin, index: 0, until: 1, what }));
-    let mut log = Log::of_two(1);
-    let opened = log.shard_opened("2026", None);
-    log.commit(0, &[made::record("log.shard_opened", &opened)]);
-    assert_eq!(Case::of(log).audit(), at(8, What::Opening("a shard is opened in the middle of another")));
 }
 
 #[test]
@@ -479,9 +304,4 @@ proptest! {
         // Without the tiles it is at least not missed.
         prop_assert!(case.without_tiles().audit_by(7).is_err());
     }
-}
-
-fn parts(leaf: &[u8]) -> (Vec<u8>, Seal) {
-    let (entry, note) = seal::split(leaf).unwrap();
-    (entry.to_vec(), Seal::parse(note).unwrap())
 }
