@@ -14,6 +14,8 @@ use crate::text::decimal;
 pub const WIDTH: usize = 256;
 /// How many levels of tiles a tree has at most.
 pub const LEVELS: u8 = 8;
+/// The bytes of a full tile.
+pub const MAX_TILE_BYTES: usize = WIDTH * 32;
 /// The bytes of a full bundle, at most.
 pub const MAX_BUNDLE_BYTES: usize = WIDTH * (2 + MAX_LEAF_BYTES);
 

@@ -18,7 +18,7 @@ use crate::source::Source;
 use crate::{Trust, Unchecked, read_text, unusable};
 
 /// How many bundles are read and verified at a time.
-const BUNDLES: u64 = 32;
+const BUNDLES: u64 = 16;
 /// How many shards a log has at most.
 const MAX_SHARDS: usize = 1000;
 

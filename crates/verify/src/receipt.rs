@@ -52,7 +52,9 @@ fn verify(arguments: &Arguments) -> Result<Outcome, Stop> {
         search(log, shard, number, &trust.key, (&receipt, &seal), &mut found)?;
     }
     let Some(chain) = found.chain else {
-        return Err(unusable(path, &"its seal is of a chain that this log does not know").into());
+        let why = "its seal is of a chain that this log does not know: it is of another log, or everything that its \
+            writer ever wrote was removed";
+        return Err(unusable(path, &why).into());
     };
     receipt.verify(&chain).map_err(|error| unusable(path, &error))?;
     if let Some((number, index)) = found.leaf

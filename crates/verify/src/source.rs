@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use cortex_log::tile::{MAX_BUNDLE_BYTES, TilePath};
+use cortex_log::tile::{MAX_BUNDLE_BYTES, MAX_TILE_BYTES, TilePath};
 
 /// How many files are fetched at once.
 const AT_ONCE: usize = 8;
@@ -93,13 +93,14 @@ impl Source {
     }
 
     fn tile(&self, shard: &str, path: TilePath) -> Result<Option<Vec<u8>>, SourceError> {
-        let found = self.get(&format!("{shard}/{path}"), MAX_BUNDLE_BYTES)?;
-        let whole = match path {
-            TilePath::Hashes { level, index, .. } => TilePath::Hashes { level, index, width: FULL },
-            TilePath::Entries { index, .. } => TilePath::Entries { index, width: FULL },
+        let (whole, limit) = match path {
+            TilePath::Hashes { level, index, .. } => {
+                (TilePath::Hashes { level, index, width: FULL }, MAX_TILE_BYTES)
+            }
+            TilePath::Entries { index, .. } => (TilePath::Entries { index, width: FULL }, MAX_BUNDLE_BYTES),
         };
-        match found {
-            None if whole != path => self.get(&format!("{shard}/{whole}"), MAX_BUNDLE_BYTES),
+        match self.get(&format!("{shard}/{path}"), limit)? {
+            None if whole != path => self.get(&format!("{shard}/{whole}"), limit),
             found => Ok(found),
         }
     }
