@@ -70,6 +70,8 @@ enum Command {
     Revocation(commands::revocation::Args),
     /// Freezes: stop issuing, for everything or a part of it.
     Freeze(commands::freeze::Args),
+    /// The issuance log: verify, export, prove, recover.
+    Log(commands::log::Args),
     /// Run a command with a run's credentials, which renew themselves.
     Exec(commands::exec::Args),
     /// Print AWS keys for `credential_process` of ~/.aws/config.
@@ -98,6 +100,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Issuance(args) => commands::issuance::run(args).await,
         Command::Revocation(args) => commands::revocation::run(args).await,
         Command::Freeze(args) => commands::freeze::run(args).await,
+        Command::Log(args) => commands::log::run(args, load).await,
         Command::Exec(args) => return commands::exec::run(args).await,
         Command::CredentialProcess(args) => commands::credential_process::run(args).await,
         Command::Completions(args) => {

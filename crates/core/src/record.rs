@@ -208,6 +208,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every outcome's name.
+    pub const NAMES: &[&str] = &["issued", "failed", "indeterminate"];
+
     /// The outcome's name, as stored.
     pub fn name(&self) -> &'static str {
         match self {

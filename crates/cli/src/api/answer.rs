@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 8 << 20;
 pub(crate) struct Answer {
     /// The HTTP status.
     pub(crate) status: StatusCode,
-    /// The document; null where there is none.
+    /// The document; a string where it is a text, null where there is none.
     pub(crate) body: Value,
 }
 
@@ -22,7 +22,8 @@ impl Answer {
     pub(super) async fn read(response: Response) -> Result<Self, Error> {
         let status = response.status();
         let bytes = body_within(response, MAX_BYTES).await?;
-        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        let text = |bytes| String::from_utf8(bytes).map_or(Value::Null, Value::String);
+        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| text(bytes));
         Ok(Self { status, body })
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod freeze;
 pub(crate) mod grant;
 pub(crate) mod issuance;
 pub(crate) mod keys;
+pub(crate) mod log;
 pub(crate) mod login;
 pub(crate) mod migrate;
 pub(crate) mod policy;

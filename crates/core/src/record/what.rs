@@ -273,6 +273,41 @@ pub enum What {
 }
 
 impl What {
+    /// Every kind's name.
+    pub const KINDS: &[&str] = &[
+        "issuance.intent",
+        "issuance.issued",
+        "issuance.outcome",
+        "denial",
+        "denials",
+        "policy.applied",
+        "policy.retired",
+        "guardrails.applied",
+        "grant.requested",
+        "preapproval.made",
+        "grant.decided",
+        "grant.withdrawn",
+        "grant.expired",
+        "grant.voided",
+        "preapproval.ended",
+        "notification.dead",
+        "freeze.set",
+        "freeze.lifted",
+        "revocation.requested",
+        "revocation.failing",
+        "revocation.settled",
+        "session.started",
+        "session.ended",
+        "session.refused",
+        "person.disabled",
+        "person.enabled",
+        "key.created",
+        "key.rotated",
+        "key.retired",
+        "log.chain_opened",
+        "log.shard_opened",
+    ];
+
     /// The kind's name, as stored.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -3,7 +3,9 @@
 
 mod anchor;
 pub mod chain;
+mod export;
 mod fault;
+mod recovery;
 pub mod sequencer;
 mod shard;
 
@@ -16,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
 pub use anchor::Anchor;
+pub use export::{ExportError, export};
 pub use fault::{Fault, Health};
+pub use recovery::{RecoverError, recover};
 pub use shard::Recovered;
 
 use crate::key_file;

@@ -107,7 +107,8 @@ impl Sequencer {
             drop(connection);
             return self.follow(pool, known).await;
         };
-        self.compare(&mut tx, known, &shard).await?;
+        let anchored = self.anchor.read()?;
+        self.compare(&mut tx, known, &shard, anchored).await?;
         let now = self.stamp.clock.now();
         if year(now) > shard::year_of(&shard.name) && shard.published == shard.size {
             let next = shard::open(&mut tx, &self.stamp, shard::Opening::NewYear(&shard)).await?;
@@ -172,16 +173,20 @@ impl Sequencer {
     /// While another replica integrates, this one sees to it that what was published continues what it has seen.
     async fn follow(&self, pool: &PgPool, known: &mut Known) -> Result<(), RoundError> {
         let mut connection = pool.acquire().await?;
+        // Before the database, which is always ahead of it.
+        let anchored = self.anchor.read()?;
         let Some(shard) = read::newest(&mut *connection).await? else {
             let mut tx = connection.begin().await?;
             sequence::lock_opening(&mut tx).await?;
             if read::newest(&mut *tx).await?.is_none() {
-                self.nothing_was_anchored()?;
+                if let Some(published) = anchored {
+                    return Err(Fault::Behind { published, kept: 0 }.into());
+                }
                 shard::open(&mut tx, &self.stamp, shard::Opening::First).await?;
             }
             return Ok(tx.commit().await?);
         };
-        self.compare(&mut connection, known, &shard).await?;
+        self.compare(&mut connection, known, &shard, anchored).await?;
         let Some(checkpoint) = &shard.checkpoint else { return Ok(()) };
         let verifier = self.stamp.chains.log().verifier().named(&shard.origin).map_err(corrupt)?;
         let published = Checkpoint::open(checkpoint, &verifier).map_err(|e| Fault::Tree(e.to_string()))?;
@@ -196,21 +201,14 @@ impl Sequencer {
         Ok(())
     }
 
-    fn nothing_was_anchored(&self) -> Result<(), RoundError> {
-        match self.anchor.read()? {
-            Some(published) => Err(Fault::Behind { published, kept: 0 }.into()),
-            None => Ok(()),
-        }
-    }
-
     /// What the database has continues what was seen before, or is at fault.
     async fn compare(
         &self,
         connection: &mut PgConnection,
         known: &mut Known,
         shard: &Shard,
+        anchored: Option<Checkpoint>,
     ) -> Result<(), RoundError> {
-        let anchored = self.anchor.read()?;
         let Some(published) = &anchored else {
             if shard.size > 0 && known.anchored.is_none() {
                 tracing::warn!(

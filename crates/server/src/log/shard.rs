@@ -48,6 +48,9 @@ pub(crate) async fn open(
     opening: Opening<'_>,
 ) -> Result<Shard, StoreError> {
     let now = stamp.clock.now();
+    if matches!(opening, Opening::Recovery(..)) {
+        sequence::close_all(tx).await?;
+    }
     let since = micros(now.saturating_sub(SEEN_WITHIN).unwrap_or(now));
     let carried = sequence::carry_on(tx, since, CARRIED).await?;
     let chain = stamp.chains.begin(Role::Sequencer, &*stamp.random).map_err(corrupt)?;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use cortex_core::record::{Denial, Entry, GrantEnd, LeafError, Opening, Outcome, What};
 use cortex_core::revocation::Selector;
 use cortex_core::{Clock, Principal, RecordId, Scope};
-use sqlx::postgres::PgArguments;
+use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::QueryAs;
-use sqlx::{PgConnection, Postgres};
+use sqlx::{PgConnection, Postgres, Row as _};
 use uuid::Uuid;
 
 use super::log::chains;
@@ -61,6 +61,7 @@ impl Stamp {
     }
 }
 
+/// What a record is found by. Every column but the leaf is a projection of it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Row {
     pub(super) id: Uuid,
@@ -145,6 +146,61 @@ impl Row {
             }
             What::ChainOpened(_) | What::ShardOpened(_) => {}
         }
+    }
+
+    /// A row as the database has it.
+    pub(super) fn read(row: &PgRow) -> Result<Self, StoreError> {
+        let (kind, outcome): (String, Option<String>) = (row.try_get("kind")?, row.try_get("outcome")?);
+        let known = |text: &str, all: &[&'static str]| all.iter().find(|name| **name == text).copied();
+        Ok(Self {
+            id: row.try_get("id")?,
+            at: row.try_get("at")?,
+            kind: known(&kind, What::KINDS).unwrap_or("unknown"),
+            issuance_id: row.try_get("issuance_id")?,
+            decision_id: row.try_get("decision_id")?,
+            principal: row.try_get("principal")?,
+            issuer: row.try_get("issuer")?,
+            dag_id: row.try_get("dag_id")?,
+            run_id: row.try_get("run_id")?,
+            task_id: row.try_get("task_id")?,
+            policy: row.try_get("policy")?,
+            policy_digest: row.try_get("policy_digest")?,
+            provider: row.try_get("provider")?,
+            outcome: outcome.map(|name| known(&name, Outcome::NAMES).unwrap_or("unknown")),
+            reason: row.try_get("reason")?,
+            grant_id: row.try_get("grant_id")?,
+            expires_at: row.try_get("expires_at")?,
+            leaf: row.try_get("leaf")?,
+            notices: Vec::new(),
+        })
+    }
+
+    /// The first column that is not what the entry says.
+    pub(super) fn differs_from(&self, entry: &Entry) -> Option<&'static str> {
+        let mut true_row =
+            Self { id: entry.id.uuid(), at: micros(entry.at), kind: entry.what.kind(), ..Self::default() };
+        true_row.project(&entry.what);
+        [
+            ("id", self.id == true_row.id),
+            ("at", self.at == true_row.at),
+            ("kind", self.kind == true_row.kind),
+            ("issuance_id", self.issuance_id == true_row.issuance_id),
+            ("decision_id", self.decision_id == true_row.decision_id),
+            ("principal", self.principal == true_row.principal),
+            ("issuer", self.issuer == true_row.issuer),
+            ("dag_id", self.dag_id == true_row.dag_id),
+            ("run_id", self.run_id == true_row.run_id),
+            ("task_id", self.task_id == true_row.task_id),
+            ("policy", self.policy == true_row.policy),
+            ("policy_digest", self.policy_digest == true_row.policy_digest),
+            ("provider", self.provider == true_row.provider),
+            ("outcome", self.outcome == true_row.outcome),
+            ("reason", self.reason == true_row.reason),
+            ("grant_id", self.grant_id == true_row.grant_id),
+            ("expires_at", self.expires_at == true_row.expires_at),
+        ]
+        .into_iter()
+        .find_map(|(column, same)| (!same).then_some(column))
     }
 
     fn denial(&mut self, denial: &Denial) {

@@ -6,7 +6,7 @@ use cortex_core::record::What;
 use cortex_log::Hash;
 use cortex_log::opening::{ChainOpened, Predecessor};
 use cortex_log::seal::{batch_digest, join};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::{Connection as _, PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -15,6 +15,9 @@ use super::sequence::NewBatch;
 use crate::log::chain::{Batch, Chain, Role, Tail};
 use crate::store::row::{Row, Stamp, write};
 use crate::store::{StoreError, micros};
+
+/// After how long without a sign a process is taken to be gone.
+const GONE_AFTER: SignedDuration = SignedDuration::from_mins(1);
 
 /// Opens a chain for the recorder.
 pub(crate) async fn open_for_recorder(
@@ -79,17 +82,26 @@ async fn enter(tx: &mut PgConnection, chain: &Chain, stamp: &Stamp) -> Result<()
     Ok(())
 }
 
-/// The chain that this replica wrote to before, so that what it wrote last cannot be taken away unseen.
+/// The chain that this replica wrote to before, in a process that is gone: it is closed, so that nobody who finds its key
+/// writes to it, and what it wrote last cannot be taken away unseen.
 async fn predecessor(
     tx: &mut PgConnection,
     chain: &Chain,
     stamp: &Stamp,
 ) -> Result<Option<Predecessor>, StoreError> {
+    let now = stamp.clock.now();
     let before: Option<(Uuid, i64)> = sqlx::query_as(
-        "SELECT id, head FROM log_chain WHERE replica = $1 AND role = $2 ORDER BY opened_at DESC, id DESC LIMIT 1",
+        "UPDATE log_chain SET closed = true
+         WHERE id = (SELECT id FROM log_chain
+                     WHERE replica = $1 AND role = $2 AND process <> $3 AND NOT closed
+                       AND seen_at < timestamptz 'epoch' + $4 * interval '1 microsecond'
+                     ORDER BY opened_at DESC, id DESC LIMIT 1 FOR UPDATE SKIP LOCKED)
+         RETURNING id, head",
     )
     .bind(&stamp.author.replica)
     .bind(chain.role.name())
+    .bind(stamp.chains.process())
+    .bind(micros(now.saturating_sub(GONE_AFTER).unwrap_or(now)))
     .fetch_optional(&mut *tx)
     .await?;
     let Some((chain, head)) = before else { return Ok(None) };

@@ -4,12 +4,14 @@ pub(crate) mod chains;
 pub(crate) mod read;
 pub(crate) mod sequence;
 pub(crate) mod tiles;
+mod verify;
 
 use cortex_log::Hash;
 
 use super::StoreError;
 
 pub use read::{Shard, newest};
+pub use verify::{Finding, VerifyError, verify};
 
 pub(crate) fn hash(bytes: &[u8]) -> Result<Hash, StoreError> {
     bytes

@@ -204,6 +204,22 @@ pub(crate) async fn publish(
     Ok(())
 }
 
+/// Publishes the last checkpoint of a tree, of what it has.
+pub(crate) async fn publish_last(pool: &PgPool, shard: i32, checkpoint: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE log_shard SET checkpoint = $2, published = size WHERE number = $1")
+        .bind(shard)
+        .bind(checkpoint)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Closes every chain.
+pub(crate) async fn close_all(tx: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query("UPDATE log_chain SET closed = true WHERE NOT closed").execute(tx).await?;
+    Ok(())
+}
+
 /// Opens a tree, empty.
 pub(crate) async fn open_shard(tx: &mut PgConnection, shard: &Shard) -> Result<(), StoreError> {
     sqlx::query(

@@ -1,0 +1,266 @@
+//! Verifying the log where it is: every leaf, every chain, every tile, every checkpoint, and that each row's columns say
+//! what its leaf says.
+
+use std::collections::BTreeMap;
+
+use cortex_core::record::Entry;
+use cortex_log::audit::{Auditor, Fault, Summary};
+use cortex_log::checkpoint::Checkpoint;
+use cortex_log::note::Verifier;
+use cortex_log::tile::Tile;
+use cortex_log::{Hash, seal};
+use sqlx::{PgConnection, PgPool, Row as _};
+use uuid::Uuid;
+
+use super::read::{self, Shard};
+use super::{corrupt, hash};
+use crate::store::StoreError;
+use crate::store::row::Row;
+
+/// How many leaves are verified at a time, about.
+const PAGE: u64 = 8_192;
+
+/// What is wrong with the log in the database.
+#[derive(Debug, thiserror::Error)]
+pub enum Finding {
+    /// The tree, a chain or a checkpoint.
+    #[error(transparent)]
+    Log(#[from] Fault),
+    /// A column of a row is not what its leaf says.
+    #[error("record {record}, leaf {index} of {origin}: the column {column} is not what the leaf says")]
+    Column {
+        /// The tree.
+        origin: String,
+        /// The leaf.
+        index: u64,
+        /// The row's id.
+        record: Uuid,
+        /// The column.
+        column: &'static str,
+    },
+    /// A leaf that is in the tree has no row any more.
+    #[error("leaf {index} of {origin}: its record is gone")]
+    Gone {
+        /// The tree.
+        origin: String,
+        /// The leaf.
+        index: u64,
+    },
+    /// A tile above the lowest level is not that of the leaves.
+    #[error("tile {index} of level {level} of {origin} is not that of the leaves, which are whole")]
+    Tile {
+        /// The tree.
+        origin: String,
+        /// The level.
+        level: u8,
+        /// The tile.
+        index: u64,
+    },
+    /// A row that no chain wrote.
+    #[error("record {0} is in no tree, and no chain has written it: somebody else has")]
+    Foreign(Uuid),
+    /// The checkpoint that is published.
+    #[error("the checkpoint of {origin} is not one that the log's key signed: {why}")]
+    Checkpoint {
+        /// The tree.
+        origin: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Why it was not verified to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// Something is wrong.
+    #[error(transparent)]
+    Found(#[from] Box<Finding>),
+    /// It could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl<T: Into<Finding>> From<T> for VerifyError {
+    fn from(finding: T) -> Self {
+        Self::Found(Box::new(finding.into()))
+    }
+}
+
+/// Verifies everything, from the first leaf. `older` are checkpoints that were kept, which the log has to continue. Tells
+/// `progress` how many leaves are verified, and of how many.
+pub async fn verify(
+    pool: &PgPool,
+    key: &Verifier,
+    older: Vec<Checkpoint>,
+    mut progress: impl FnMut(u64, u64) + Send,
+) -> Result<Summary, VerifyError> {
+    let mut connection = pool.acquire().await.map_err(StoreError::from)?;
+    let shards = read::shards(&mut *connection).await?;
+    let total = shards.iter().map(|shard| shard.published).sum();
+    let mut auditor = Auditor::new(key.clone(), older);
+    let mut done = 0;
+    for shard in &shards {
+        let checkpoint = published(key, shard)?;
+        let mut upper = BTreeMap::new();
+        let mut audit = auditor.begin(&shard.origin);
+        let mut next = 0;
+        while next < checkpoint.size {
+            let page = page(&mut connection, shard, next, checkpoint.size).await?;
+            // Checking is work for the processors alone, and it borrows what it goes on with.
+            let tiles = tokio::task::block_in_place(|| check(&mut audit, shard, &page))?;
+            upper.extend(tiles.into_iter().filter(|tile| tile.level > 0).map(|t| ((t.level, t.index), t)));
+            next += count(page.leaves.len());
+            done += count(page.leaves.len());
+            progress(done, total);
+        }
+        audit.end(&checkpoint)?;
+        compare(&mut connection, shard, upper.into_values()).await?;
+    }
+    let summary = auditor.finish()?;
+    match foreign(&mut connection).await? {
+        Some(record) => Err(Finding::Foreign(record).into()),
+        None => Ok(summary),
+    }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+fn published(key: &Verifier, shard: &Shard) -> Result<Checkpoint, VerifyError> {
+    let wrong = |why: String| Finding::Checkpoint { origin: shard.origin.clone(), why };
+    let note = shard.checkpoint.as_deref().ok_or_else(|| wrong("there is none".to_owned()))?;
+    Ok(Checkpoint::open_under(note, key).map_err(|error| wrong(error.to_string()))?)
+}
+
+/// Leaves that follow one another, with what their rows say.
+struct Page {
+    first: u64,
+    leaves: Vec<Vec<u8>>,
+    rows: Vec<Row>,
+    entries: Vec<Vec<u8>>,
+    hashes: Vec<Hash>,
+}
+
+async fn page(
+    connection: &mut PgConnection,
+    shard: &Shard,
+    first: u64,
+    size: u64,
+) -> Result<Page, VerifyError> {
+    let count = PAGE.min(size - first);
+    let found = rows(connection, shard.number, first, count).await?;
+    let mut page =
+        Page { first, leaves: Vec::new(), rows: Vec::new(), entries: Vec::new(), hashes: Vec::new() };
+    for (expected, (index, row, seal)) in (first..first + count).zip(found) {
+        if index != expected {
+            return Err(Finding::Gone { origin: shard.origin.clone(), index: expected }.into());
+        }
+        page.leaves.push(seal::join(&row.leaf, &seal));
+        page.entries.push(row.leaf.clone());
+        page.rows.push(row);
+    }
+    if page.leaves.is_empty() {
+        return Err(Finding::Gone { origin: shard.origin.clone(), index: first }.into());
+    }
+    page.hashes = hashes(connection, shard.number, first, page.leaves.len()).await?;
+    Ok(page)
+}
+
+async fn rows(
+    connection: &mut PgConnection,
+    shard: i32,
+    first: u64,
+    count: u64,
+) -> Result<Vec<(u64, Row, String)>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT idx, id, (extract(epoch FROM at) * 1000000)::int8 AS at, kind, issuance_id, decision_id, principal, issuer, dag_id,
+                run_id, task_id, policy, policy_digest, provider, outcome, reason, grant_id,
+                (extract(epoch FROM expires_at) * 1000000)::int8 AS expires_at, leaf, seal
+         FROM (SELECT b.first + row_number() OVER (PARTITION BY b.first ORDER BY r.place) - 1 AS idx, r.*
+               FROM log_batch b JOIN record r ON r.chain = b.chain AND r.batch = b.batch
+               WHERE b.shard = $1 AND b.first < $2 + $3
+                 AND b.first >= COALESCE((SELECT max(first) FROM log_batch WHERE shard = $1 AND first <= $2), 0)) leaves
+         WHERE idx >= $2 AND idx < $2 + $3 ORDER BY idx",
+    )
+    .bind(shard)
+    .bind(i64::try_from(first).map_err(corrupt)?)
+    .bind(i64::try_from(count).map_err(corrupt)?)
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let index: i64 = row.try_get("idx")?;
+            Ok((u64::try_from(index).map_err(corrupt)?, Row::read(row)?, row.try_get("seal")?))
+        })
+        .collect()
+}
+
+/// The hashes of the lowest level for these leaves.
+async fn hashes(
+    connection: &mut PgConnection,
+    shard: i32,
+    first: u64,
+    count: usize,
+) -> Result<Vec<Hash>, StoreError> {
+    let last = first + self::count(count).saturating_sub(1);
+    let tiles: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT hashes FROM log_tile WHERE shard = $1 AND level = 0 AND idx BETWEEN $2 AND $3 ORDER BY idx",
+    )
+    .bind(shard)
+    .bind(i64::try_from(first / 256).map_err(corrupt)?)
+    .bind(i64::try_from(last / 256).map_err(corrupt)?)
+    .fetch_all(connection)
+    .await?;
+    let all: Vec<u8> = tiles.concat();
+    let skipped = usize::try_from(first % 256).unwrap_or_default();
+    all.chunks(32).skip(skipped).take(count).map(hash).collect()
+}
+
+fn check(
+    audit: &mut cortex_log::audit::ShardAudit<'_>,
+    shard: &Shard,
+    page: &Page,
+) -> Result<Vec<Tile>, VerifyError> {
+    let tiles = audit.feed(&page.leaves, &page.hashes)?;
+    for ((index, row), entry) in (page.first..).zip(&page.rows).zip(&page.entries) {
+        let column = match serde_json::from_slice::<Entry>(entry) {
+            Ok(entry) => row.differs_from(&entry),
+            Err(_) => Some("leaf"),
+        };
+        if let Some(column) = column {
+            let (origin, record) = (shard.origin.clone(), row.id);
+            return Err(Finding::Column { origin, index, record, column }.into());
+        }
+    }
+    Ok(tiles)
+}
+
+async fn compare(
+    connection: &mut PgConnection,
+    shard: &Shard,
+    tiles: impl Iterator<Item = Tile>,
+) -> Result<(), VerifyError> {
+    for Tile { level, index, hashes } in tiles {
+        let kept = read::tile(&mut *connection, shard.number, level, index).await?;
+        if !kept.is_some_and(|kept| kept.starts_with(&hashes)) {
+            return Err(Finding::Tile { origin: shard.origin.clone(), level, index }.into());
+        }
+    }
+    Ok(())
+}
+
+/// A row that is in no tree although it should be, or that no chain ever sealed.
+async fn foreign(connection: &mut PgConnection) -> Result<Option<Uuid>, StoreError> {
+    let found = sqlx::query_scalar(
+        "SELECT r.id FROM record r LEFT JOIN log_chain c ON c.id = r.chain
+         WHERE (r.chain IS NULL AND r.id > (SELECT min(id) FROM record WHERE kind = 'log.shard_opened'))
+            OR (r.chain IS NOT NULL AND c.id IS NULL)
+            OR (r.batch <= c.sequenced AND NOT EXISTS (
+                    SELECT FROM log_batch b WHERE b.chain = r.chain AND b.batch = r.batch))
+         ORDER BY r.id LIMIT 1",
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(found)
+}
