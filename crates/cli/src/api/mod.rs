@@ -2,15 +2,17 @@
 
 mod answer;
 mod connection;
+mod lines;
 mod server;
 
 pub(crate) use answer::{Answer, body_within};
 pub(crate) use connection::{Connection, named_or_last, token_in};
+pub(crate) use lines::Lines;
 pub(crate) use server::ServerUrl;
 
 use std::time::Duration;
 
-use reqwest::{Client, Method, RequestBuilder, Url, redirect};
+use reqwest::{Client, Method, RequestBuilder, Response, Url, redirect};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -91,11 +93,25 @@ impl Api {
 
     /// Sends a request and reads the answer, whatever it is.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Answer, Error> {
+        Answer::read(self.answer_to(request).await?).await
+    }
+
+    /// Sends a request that is answered in lines, which come for up to `deadline`.
+    pub(crate) async fn lines(&self, request: RequestBuilder, deadline: Duration) -> Result<Lines, Error> {
+        let response = self.answer_to(request.timeout(deadline)).await?;
+        if response.status().is_success() {
+            return Ok(Lines::new(response));
+        }
+        Answer::read(response).await?.accepted()?;
+        Err(Error::Said("the server's answer is of another version".to_owned()))
+    }
+
+    async fn answer_to(&self, request: RequestBuilder) -> Result<Response, Error> {
         let unreachable = |error: reqwest::Error| {
             let text = format!("{} cannot be reached: {}", self.server, causes(&error.without_url()));
             Error::Of(Exit::Unavailable, text)
         };
-        Answer::read(request.send().await.map_err(unreachable)?).await
+        request.send().await.map_err(unreachable)
     }
 }
 

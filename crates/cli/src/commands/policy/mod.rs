@@ -1,5 +1,6 @@
 //! `cortex policy`: policies and guardrails as files, and in force.
 
+mod replay;
 mod shelf;
 
 use std::path::PathBuf;
@@ -25,7 +26,8 @@ Examples:
   cortex policy check policies/
   cortex policy apply policies/ guardrails/                       straight on the database, as an operator
   cortex policy apply policies/ --server https://cortex.acme.example    over REST, as whoever is signed in
-  cortex policy diff sales-report.yaml"
+  cortex policy diff sales-report.yaml
+  cortex policy replay sales-report.yaml --since 30d    exits with 7 where it would have denied what was issued"
 )]
 pub(crate) struct Args {
     /// Work over REST at this server, as the person who is signed in there, instead of straight on the database.
@@ -84,6 +86,9 @@ enum Command {
         /// A file, or the name of a policy.
         what: String,
     },
+    /// What would a change have done? Decides the requests on record again under policies that are not in force
+    /// yet, and lists what would end differently.
+    Replay(replay::Args),
     /// Take a policy out of force. Its versions stay on record.
     Retire {
         /// The policy.
@@ -120,6 +125,10 @@ pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) ->
             print!("{}", compile(&what, &source)?.cedar());
             Ok(())
         }
+        Command::Replay(asked) => match args.server {
+            Some(server) => replay::at(&Connection::to(server, args.token_file).open().await?, &asked).await,
+            None => replay::here(&load()?, &asked).await,
+        },
         Command::Retire { name } => retire(&open().await?, &name).await,
     }
 }
