@@ -29,7 +29,7 @@ impl Lines {
             }
             match self.response.chunk().await? {
                 Some(chunk) if self.read.len() + chunk.len() <= MAX_BYTES => {
-                    self.read.extend_from_slice(&chunk)
+                    self.read.extend_from_slice(&chunk);
                 }
                 Some(_) => return Err(Error::Said(format!("a line has more than {MAX_BYTES} bytes"))),
                 None => return Ok(None),
