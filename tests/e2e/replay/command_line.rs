@@ -13,7 +13,7 @@ use super::{FIRST_STEPS, changed, permitted};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cortex-under-test");
 
 /// A folder of policies and two ways to the record.
-struct Desk {
+pub(super) struct Desk {
     folder: TempDir,
     database_url: String,
     server: String,
@@ -22,7 +22,7 @@ struct Desk {
 
 impl Desk {
     /// A world at the machine's time, in which a run got its four credentials.
-    async fn new() -> (TestWorld<AheadClock>, Self) {
+    pub(super) async fn new() -> (TestWorld<AheadClock>, Self) {
         let database_url = database().await;
         let world = TestWorld::start_live_on(database_url.clone()).await;
         permitted(&world, "s1").await;
@@ -30,11 +30,11 @@ impl Desk {
         (world, Self { folder: tempfile::tempdir().unwrap(), database_url, server, token })
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.folder.path().join(name), text).unwrap();
     }
 
-    async fn run(&self, over_rest: bool, arguments: &[&str]) -> Output {
+    pub(super) async fn run(&self, over_rest: bool, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
         command.arg("policy").args(arguments).env_clear().current_dir(self.folder.path());
         command.env("HOME", self.folder.path());
@@ -47,7 +47,8 @@ impl Desk {
     }
 }
 
-fn text(output: &Output) -> String {
+/// What it printed.
+pub(super) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

@@ -3,6 +3,7 @@
 mod changes;
 mod command_line;
 mod same;
+mod suggestions;
 
 use cortex_core::Clock;
 use cortex_sandbox::RunClaims;

@@ -60,7 +60,7 @@ impl Api {
     /// A document, with parameters in the query.
     pub(crate) async fn query(&self, path: &str, query: &[(&str, String)]) -> Result<Value, Error> {
         let url = with_query(&self.server.at(path), query)?;
-        self.send(self.bear(self.http.get(url))).await?.accepted()
+        self.send(self.request_to(Method::GET, url)).await?.accepted()
     }
 
     /// What the server makes of `body`.
@@ -82,6 +82,11 @@ impl Api {
     /// A request that is sent with [`Self::send`]. `path` begins with a slash.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.bear(self.http.request(method, self.server.at(path)))
+    }
+
+    /// The same for an address that was put together already.
+    pub(crate) fn request_to(&self, method: Method, url: Url) -> RequestBuilder {
+        self.bear(self.http.request(method, url))
     }
 
     fn bear(&self, request: RequestBuilder) -> RequestBuilder {

@@ -177,6 +177,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(aws::container_credentials))
         .routes(routes!(policies::list, policies::apply))
         .routes(routes!(replays::replay))
+        .routes(routes!(replays::suggest))
         .routes(routes!(policies::show, policies::retire))
         .routes(routes!(policies::history))
         .routes(routes!(policies::diff))

@@ -6,20 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use cortex_core::policy::Policy;
+use cortex_core::PolicyName;
+use cortex_core::policy::{Policy, Suggestion};
 use cortex_providers::BuiltIns;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
+use utoipa::IntoParams;
 
 use super::auth::{Caller, Role};
 use super::error::Problem;
 use super::{App, body};
-use crate::replay::{self, Bounds, Means, Progress, Question, Replay, ReplayError, Report};
+use crate::replay::{self, Bounds, Means, Progress, Question, Replay, ReplayError, Report, Survey};
 
 /// The most documents in one replay.
 const DOCUMENTS_MAX: usize = 100;
@@ -42,16 +45,38 @@ pub(super) struct ReplayRequest {
     since: Option<String>,
 }
 
-/// One line of the answer.
-#[derive(Serialize, utoipa::ToSchema)]
+/// One line of an answer.
+#[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum ReplayLine {
-    /// It goes on.
+enum Line<R> {
     Progress(Progress),
-    /// What it came to: the last line.
-    Result(Box<Report>),
-    /// It did not come to its end: the last line.
+    Result(R),
     Problem(Problem),
+}
+
+/// One line of a replay: exactly one of the members.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "it describes what `Line` writes")]
+pub(super) struct ReplayLine {
+    /// It goes on.
+    progress: Option<Progress>,
+    /// What it came to: the last line.
+    result: Option<Report>,
+    /// It did not come to its end: the last line.
+    problem: Option<Problem>,
+}
+
+/// One line of a suggestion: exactly one of the members.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "it describes what `Line` writes")]
+pub(super) struct SuggestionLine {
+    /// It goes on.
+    progress: Option<Progress>,
+    /// The document with the evidence: the last line.
+    #[schema(value_type = Option<Object>)]
+    result: Option<Suggestion>,
+    /// It did not come to its end: the last line.
+    problem: Option<Problem>,
 }
 
 /// Decide the requests on record again under policies that are not in force yet. The answer comes in JSON lines: how
@@ -76,12 +101,45 @@ pub(super) async fn replay(
     let ReplayRequest { documents, since } = body::json(&headers, &body)?;
     let turn = turn(&app)?;
     let replay = begin(&app, &documents, since.as_deref().unwrap_or("30d"), bounds()).await?;
-    let work = Work { replay: Some(replay), stopping: app.stopping.clone(), _turn: turn };
-    let lines = stream::unfold(work, |mut work| async move {
-        let line = work.line().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(line)), work))
-    });
-    Ok(([(header::CONTENT_TYPE, JSON_LINES)], Body::from_stream(lines)).into_response())
+    Ok(answer(&app, replay, turn))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SuggestionQuery {
+    /// What was not used for this long is left out: `90d`, `26w`, a date or a time. 90 days where this is missing.
+    unused_for: Option<String>,
+}
+
+/// Suggest a tighter policy: the one in force without the DAGs, tasks, run types and targets that were never used. The
+/// answer comes in JSON lines, as that of a replay does. Nothing is applied.
+#[utoipa::path(
+    get, path = "/v1/policies/{name}/suggestion", tag = "policies", security(("bearer" = [])),
+    params(("name" = String, Path, description = "The policy.", max_length = 64), SuggestionQuery),
+    responses(
+        (status = 200, description = "JSON lines; the last one has the document and the evidence.",
+         body = SuggestionLine, content_type = "application/jsonl"),
+        (status = 404, description = "No such policy.", body = Problem),
+        (status = 429, description = "Another replay is under way.", body = Problem),
+    )
+)]
+pub(super) async fn suggest(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+    query: Result<Query<SuggestionQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    caller.need(&[Role::Admin])?;
+    let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
+    let none = || Problem::not_found("there is no policy of this name in force, or it cannot be read");
+    let name = name.parse::<PolicyName>().map_err(|_| none())?;
+    let now = app.broker.clock.now();
+    let since = replay::since(query.unused_for.as_deref().unwrap_or("90d"), now)
+        .map_err(|fault| Problem::bad_request(format!("unused_for: {fault}")))?;
+    let turn = turn(&app)?;
+    let survey = Survey::begin(app.broker.pool.clone(), &name, (since, now), bounds()).await?;
+    Ok(answer(&app, survey.ok_or_else(none)?, turn))
 }
 
 /// The turn to replay; it is over when this is dropped.
@@ -118,42 +176,81 @@ pub(crate) async fn begin(
     Ok(Replay::begin(means, Question { policies, since, now }, bounds).await?)
 }
 
-/// A replay that is told of line by line. Dropped with the connection, it is over.
-struct Work {
-    replay: Option<Replay>,
+/// What goes on in steps and comes to something.
+trait Stepwise: Send + 'static {
+    type Result: Serialize;
+
+    fn step(&mut self) -> impl Future<Output = Result<Option<Progress>, ReplayError>> + Send;
+    fn end(self) -> Self::Result;
+}
+
+impl Stepwise for Replay {
+    type Result = Report;
+
+    async fn step(&mut self) -> Result<Option<Progress>, ReplayError> {
+        Replay::step(self).await
+    }
+
+    fn end(self) -> Report {
+        self.report()
+    }
+}
+
+impl Stepwise for Survey {
+    type Result = Suggestion;
+
+    async fn step(&mut self) -> Result<Option<Progress>, ReplayError> {
+        Survey::step(self).await
+    }
+
+    fn end(self) -> Suggestion {
+        self.suggestion()
+    }
+}
+
+/// Tells of `steps` line by line for as long as somebody listens.
+fn answer<S: Stepwise>(app: &App, steps: S, turn: OwnedSemaphorePermit) -> Response {
+    let work = Work { steps: Some(steps), stopping: app.stopping.clone(), _turn: turn };
+    let lines = stream::unfold(work, |mut work| async move {
+        let line = work.line().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(line)), work))
+    });
+    ([(header::CONTENT_TYPE, JSON_LINES)], Body::from_stream(lines)).into_response()
+}
+
+/// Steps that are told of. Dropped with the connection, they are over.
+struct Work<S> {
+    steps: Option<S>,
     stopping: CancellationToken,
     _turn: OwnedSemaphorePermit,
 }
 
-impl Work {
+impl<S: Stepwise> Work<S> {
     /// The next line; none behind the last.
     async fn line(&mut self) -> Option<Vec<u8>> {
-        let mut replay = self.replay.take()?;
+        let mut steps = self.steps.take()?;
         let step = tokio::select! {
             () = self.stopping.cancelled() => {
                 let detail = "this replica is stopping; ask again";
-                return ReplayLine::Problem(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)).to_bytes();
+                return line(&Line::<S::Result>::Problem(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)));
             }
-            step = replay.step() => step,
+            step = steps.step() => step,
         };
-        let line = match step {
+        match step {
             Ok(Some(progress)) => {
-                self.replay = Some(replay);
-                ReplayLine::Progress(progress)
+                self.steps = Some(steps);
+                line(&Line::<S::Result>::Progress(progress))
             }
-            Ok(None) => ReplayLine::Result(Box::new(replay.report())),
-            Err(error) => ReplayLine::Problem(error.into()),
-        };
-        line.to_bytes()
+            Ok(None) => line(&Line::Result(steps.end())),
+            Err(error) => line(&Line::<S::Result>::Problem(error.into())),
+        }
     }
 }
 
-impl ReplayLine {
-    fn to_bytes(&self) -> Option<Vec<u8>> {
-        let mut line = serde_json::to_vec(self).ok()?;
-        line.push(b'\n');
-        Some(line)
-    }
+fn line(value: &impl Serialize) -> Option<Vec<u8>> {
+    let mut line = serde_json::to_vec(value).ok()?;
+    line.push(b'\n');
+    Some(line)
 }
 
 impl From<ReplayError> for Problem {

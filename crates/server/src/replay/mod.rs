@@ -2,11 +2,12 @@
 //!
 //! Each request is put to core's own engine as it was put then: who asked, from where, for how long, at the time of
 //! its decision, with the approval that it had, and to the guardrails that hold now. What the record does not hold is
-//! counted, not guessed.
+//! counted, not guessed. A [`Survey`] goes through the same records the other way: what was never used of a policy?
 
 mod judge;
 mod recorded;
 mod report;
+mod survey;
 mod sweep;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use crate::store::documents::{self, Kind, Version};
 use crate::store::{Committed, StoreError};
 
 pub use report::{Change, Changed, Group, NotDecided, Report, Why};
+pub use survey::Survey;
 pub(crate) use sweep::cores;
 pub use sweep::{Bounds, Cut, Progress};
 

@@ -2,6 +2,7 @@
 
 mod replay;
 mod shelf;
+mod suggest;
 
 use std::path::PathBuf;
 
@@ -89,6 +90,8 @@ enum Command {
     /// What would a change have done? Decides the requests on record again under policies that are not in force
     /// yet, and lists what would end differently.
     Replay(replay::Args),
+    /// A tighter policy to start from, without what was never used, with the evidence in comments. Nothing is applied.
+    Suggest(suggest::Args),
     /// Take a policy out of force. Its versions stay on record.
     Retire {
         /// The policy.
@@ -128,6 +131,10 @@ pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) ->
         Command::Replay(asked) => match args.server {
             Some(server) => replay::at(&Connection::to(server, args.token_file).open().await?, &asked).await,
             None => replay::here(&load()?, &asked).await,
+        },
+        Command::Suggest(asked) => match args.server {
+            Some(server) => suggest::at(&Connection::to(server, args.token_file).open().await?, &asked).await,
+            None => suggest::here(&load()?, &asked).await,
         },
         Command::Retire { name } => retire(&open().await?, &name).await,
     }

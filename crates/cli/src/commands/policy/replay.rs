@@ -13,14 +13,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::api::Api;
+use crate::api::{Api, Lines};
 use crate::commands::database;
 use crate::documents::Files;
 use crate::error::{Error, Exit};
 use crate::output;
 
 /// How long a server's answer may take: longer than any server lets a replay take.
-const DEADLINE: Duration = Duration::from_mins(10);
+pub(super) const DEADLINE: Duration = Duration::from_mins(10);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -60,16 +60,22 @@ pub(super) async fn at(api: &Api, args: &Args) -> Result<(), Error> {
     let sources: Vec<_> = proposed(&args.files)?.iter().map(|policy| policy.source().to_owned()).collect();
     let body = json!({"documents": sources, "since": args.since});
     let mut lines = api.lines(api.request(Method::POST, "/v1/policies/replay").json(&body), DEADLINE).await?;
+    say(&serde_json::from_value(last_line(&mut lines).await?)?, args.json)
+}
+
+/// The result that a server ends its lines with; shows its progress meanwhile.
+pub(super) async fn last_line(lines: &mut Lines) -> Result<Value, Error> {
     let bar = bar();
     while let Some(mut line) = lines.next().await? {
         let mut part = |name: &str| line.get_mut(name).map(Value::take);
         if let Some(progress) = part("progress") {
             show(&bar, &serde_json::from_value(progress)?);
         } else if let Some(problem) = part("problem") {
+            bar.finish_and_clear();
             return Err(Error::Of(Exit::Unavailable, output::field(&problem, "detail")));
         } else if let Some(result) = part("result") {
             bar.finish_and_clear();
-            return say(&serde_json::from_value(result)?, args.json);
+            return Ok(result);
         }
     }
     Err(Error::Of(Exit::Unavailable, "the server's answer ended before the result; ask again".to_owned()))
@@ -88,12 +94,12 @@ fn proposed(paths: &[PathBuf]) -> Result<Vec<Policy>, Error> {
 }
 
 /// What a terminal shows meanwhile, on stderr; nothing elsewhere.
-fn bar() -> ProgressBar {
+pub(super) fn bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}  {elapsed}");
     ProgressBar::new(100).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn show(bar: &ProgressBar, progress: &Progress) {
+pub(super) fn show(bar: &ProgressBar, progress: &Progress) {
     bar.set_position(progress.percent.into());
     bar.set_message(format!("{} records, back to {:.0}", progress.records, progress.reached));
 }
