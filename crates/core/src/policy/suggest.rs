@@ -286,7 +286,11 @@ impl Evidence {
 fn fate(part: Part, entry: &Entry, users: &[(&str, Use)], used: &Used, window: &Window<'_>) -> Fate {
     let text = entry.text();
     let known = |version: &Policy| version.entries(part).iter().any(|other| other.text() == text);
-    if !window.whole || used.crowded.contains(&part) || !window.versions.iter().all(known) {
+    if !window.whole
+        || used.credentials == 0
+        || used.crowded.contains(&part)
+        || !window.versions.iter().all(known)
+    {
         return Fate::Kept;
     }
     if users.is_empty() {
