@@ -136,13 +136,12 @@ async fn an_unreadable_leaf_is_counted_and_the_others_are_decided() {
     permitted(&world, "s1").await;
     sqlx::query(
         "INSERT INTO record (id, at, kind, issuance_id, policy, provider, expires_at, leaf)
-         SELECT gen_random_uuid(), at, kind, gen_random_uuid(), policy, provider, expires_at, '{\"v\":9}'
+         SELECT overlay(id::text placing 'aaaa' from 25)::uuid, at, kind, gen_random_uuid(), policy, provider, expires_at, '{\"v\":9}'
          FROM record WHERE kind = 'issuance.intent' LIMIT 1",
     )
     .execute(world.pool())
     .await
     .unwrap();
-    // A row whose id says no time is older than none.
     let result = result(&world, &[FIRST_STEPS]).await;
     assert_eq!(result["unchanged"], 4, "{result:#}");
     assert_eq!(result["not_decided"], json!([{"why": "unreadable", "count": 1}]), "{result:#}");
