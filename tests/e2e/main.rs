@@ -27,6 +27,7 @@ mod login;
 mod notifications;
 mod path;
 mod policy_attacks;
+mod replay;
 mod replicas;
 mod revocation;
 mod secrets;

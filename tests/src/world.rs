@@ -111,6 +111,11 @@ impl TestWorld<AheadClock> {
         Self::start_live_at(AheadClock::default(), adjust).await
     }
 
+    /// The same on a database that is there already.
+    pub async fn start_live_on(database_url: String) -> Self {
+        Self::build(AheadClock::default(), database_url, |_| {}).await
+    }
+
     /// The same by a clock that is ahead of the machine's already, or behind it.
     pub async fn start_live_at(clock: AheadClock, adjust: impl FnOnce(&mut Config) + Send + 'static) -> Self {
         Self::build(clock, database().await, adjust).await

@@ -8,6 +8,7 @@ use cortex_server::StartError;
 use cortex_server::config::ConfigError;
 use cortex_server::keyring::KeyringError;
 use cortex_server::log::LogKeyError;
+use cortex_server::replay::ReplayError;
 use cortex_server::store::StoreError;
 
 /// What scripts tell apart. 0 is success, and 2 is also what the parser of the arguments ends with.
@@ -26,6 +27,8 @@ pub enum Exit {
     Waiting = 5,
     /// The server cannot be reached, or says to come back later.
     Unavailable = 6,
+    /// A replayed change of a policy would have denied what was issued.
+    WouldDeny = 7,
 }
 
 impl From<Exit> for ExitCode {
@@ -36,7 +39,8 @@ impl From<Exit> for ExitCode {
 
 /// What `--help` says of them.
 pub(crate) const EXITS: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 denied or not allowed; 4 no such \
-                                thing; 5 waits for people, or waited too long; 6 the server cannot be reached.";
+                                thing; 5 waits for people, or waited too long; 6 the server cannot be reached; 7 a \
+                                replayed change would have denied what was issued.";
 
 /// A command that did not do what it was to do.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,9 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A replay.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     /// The signing keys.
     #[error(transparent)]
     Keyring(#[from] KeyringError),

@@ -21,6 +21,7 @@ mod noise;
 pub mod notify;
 pub mod random;
 mod recall;
+pub mod replay;
 pub mod revoking;
 mod serve;
 pub mod sign_in;

@@ -70,6 +70,11 @@ impl Catalogue {
         self.readable.then_some(&self.guardrails)
     }
 
+    /// The same, for those who hold on to them.
+    pub(crate) fn shared_guardrails(&self) -> Option<Arc<Guardrails>> {
+        self.readable.then(|| Arc::clone(&self.guardrails))
+    }
+
     /// The digest of all guardrails together.
     pub fn guardrails_digest(&self) -> Digest {
         self.guardrails_digest

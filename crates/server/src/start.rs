@@ -9,6 +9,7 @@ use cortex_identity::{Identity, OwnIssuer, SetupError};
 use jiff::SignedDuration;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -110,6 +111,7 @@ pub async fn start(
         trusted_proxies: config.server.trusted_proxies.clone(),
         mints: TaskTracker::new(),
         stopping: stop.clone(),
+        replays: Arc::new(Semaphore::new(1)),
         max_body_bytes: config.server.max_body_bytes,
         body_timeout: Duration::from_secs(config.server.body_timeout_s),
         request_timeout: Duration::from_secs(config.server.request_timeout_s),

@@ -4,4 +4,5 @@
 mod browser;
 mod door;
 mod forms;
+mod replays;
 mod visit;

@@ -2,15 +2,17 @@
 
 mod answer;
 mod connection;
+mod lines;
 mod server;
 
 pub(crate) use answer::{Answer, body_within};
 pub(crate) use connection::{Connection, named_or_last, token_in};
+pub(crate) use lines::Lines;
 pub(crate) use server::ServerUrl;
 
 use std::time::Duration;
 
-use reqwest::{Client, Method, RequestBuilder, Url, redirect};
+use reqwest::{Client, Method, RequestBuilder, Response, Url, redirect};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -58,7 +60,7 @@ impl Api {
     /// A document, with parameters in the query.
     pub(crate) async fn query(&self, path: &str, query: &[(&str, String)]) -> Result<Value, Error> {
         let url = with_query(&self.server.at(path), query)?;
-        self.send(self.bear(self.http.get(url))).await?.accepted()
+        self.send(self.request_to(Method::GET, url)).await?.accepted()
     }
 
     /// What the server makes of `body`.
@@ -82,6 +84,11 @@ impl Api {
         self.bear(self.http.request(method, self.server.at(path)))
     }
 
+    /// The same for an address that was put together already.
+    pub(crate) fn request_to(&self, method: Method, url: Url) -> RequestBuilder {
+        self.bear(self.http.request(method, url))
+    }
+
     fn bear(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.bearer {
             Some(bearer) => request.bearer_auth(bearer.as_str()),
@@ -91,11 +98,25 @@ impl Api {
 
     /// Sends a request and reads the answer, whatever it is.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Answer, Error> {
+        Answer::read(self.answer_to(request).await?).await
+    }
+
+    /// Sends a request that is answered in lines, which come for up to `deadline`.
+    pub(crate) async fn lines(&self, request: RequestBuilder, deadline: Duration) -> Result<Lines, Error> {
+        let response = self.answer_to(request.timeout(deadline)).await?;
+        if response.status().is_success() {
+            return Ok(Lines::new(response));
+        }
+        Answer::read(response).await?.accepted()?;
+        Err(Error::Said("the server's answer is of another version".to_owned()))
+    }
+
+    async fn answer_to(&self, request: RequestBuilder) -> Result<Response, Error> {
         let unreachable = |error: reqwest::Error| {
             let text = format!("{} cannot be reached: {}", self.server, causes(&error.without_url()));
             Error::Of(Exit::Unavailable, text)
         };
-        Answer::read(request.send().await.map_err(unreachable)?).await
+        request.send().await.map_err(unreachable)
     }
 }
 

@@ -94,7 +94,8 @@ impl Glob {
         !self.0.contains('*')
     }
 
-    fn matches(&self, text: &str) -> bool {
+    /// Whether it stands for `text`.
+    pub(super) fn matches(&self, text: &str) -> bool {
         let mut parts = self.0.split('*');
         let Some(mut rest) = parts.next().and_then(|head| text.strip_prefix(head)) else {
             return false;

@@ -31,6 +31,7 @@ mod problem;
 mod read;
 mod rules;
 mod schema;
+mod suggest;
 mod summary;
 mod time;
 mod tree;
@@ -46,6 +47,7 @@ pub use document::{Approval, Approvers, BreakGlass, Demand, ValidFor};
 pub use guardrail::Guardrails;
 pub use problem::Problem;
 pub use schema::policy_schema;
+pub use suggest::{Evidence, Fate, Part, Suggestion, Use, Used, Window};
 pub use summary::Sentence;
 
 use document::Document;

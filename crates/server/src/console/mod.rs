@@ -16,6 +16,7 @@ mod notifications;
 mod page;
 mod people;
 mod policies;
+mod replays;
 mod revocations;
 mod runs;
 mod session;
@@ -61,6 +62,7 @@ fn routes() -> Router<App> {
         .route("/console/activity", get(activity::page))
         .route("/console/policies", get(policies::list))
         .route("/console/policies/{name}", get(policies::one).post(policies::test))
+        .route("/console/policies/{name}/replay", post(replays::page))
         .route("/console/dry-run", get(dry_run::page))
         .route("/console/freezes", get(freezes::page).post(freezes::set))
         .route("/console/freezes/{id}/lift", post(freezes::lift))

@@ -20,6 +20,7 @@ pub(crate) mod operations;
 pub(crate) mod people;
 pub(crate) mod policies;
 mod preapprovals;
+pub(crate) mod replays;
 pub(crate) mod revocations;
 mod token;
 mod well_known;
@@ -37,6 +38,7 @@ use axum::response::{IntoResponse, Response};
 use cortex_core::RecordId;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -83,6 +85,8 @@ pub struct Shared {
     pub mints: TaskTracker,
     /// Cancelled when the replica stops.
     pub stopping: CancellationToken,
+    /// The turn to replay: one at a time, for it takes every core.
+    pub replays: Arc<Semaphore>,
     /// The longest body, in bytes.
     pub max_body_bytes: usize,
     /// How long a body may take to arrive.
@@ -172,6 +176,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(credentials::credentials))
         .routes(routes!(aws::container_credentials))
         .routes(routes!(policies::list, policies::apply))
+        .routes(routes!(replays::replay))
+        .routes(routes!(replays::suggest))
         .routes(routes!(policies::show, policies::retire))
         .routes(routes!(policies::history))
         .routes(routes!(policies::diff))

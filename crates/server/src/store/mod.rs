@@ -13,6 +13,7 @@ pub mod notifications;
 mod pen;
 pub mod people;
 mod recorder;
+pub mod replay;
 pub mod revocations;
 mod row;
 pub mod sessions;

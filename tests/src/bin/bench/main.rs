@@ -13,6 +13,7 @@ mod ground;
 mod growth;
 mod load;
 mod mints;
+mod replays;
 mod report;
 mod revocations;
 mod server;
@@ -111,6 +112,7 @@ async fn measure(scale: Scale, report: &mut Report) {
     mints::measure(&ground, scale, report).await;
     revocations::measure(&ground, scale, report).await;
     growth::measure(&ground, scale, report).await;
+    replays::measure(&ground, scale, report).await;
 }
 
 /// Says what is going on, where it does not get into the results.

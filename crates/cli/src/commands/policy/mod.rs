@@ -1,6 +1,8 @@
 //! `cortex policy`: policies and guardrails as files, and in force.
 
+mod replay;
 mod shelf;
+mod suggest;
 
 use std::path::PathBuf;
 
@@ -25,7 +27,8 @@ Examples:
   cortex policy check policies/
   cortex policy apply policies/ guardrails/                       straight on the database, as an operator
   cortex policy apply policies/ --server https://cortex.acme.example    over REST, as whoever is signed in
-  cortex policy diff sales-report.yaml"
+  cortex policy diff sales-report.yaml
+  cortex policy replay sales-report.yaml --since 30d    exits with 7 where it would have denied what was issued"
 )]
 pub(crate) struct Args {
     /// Work over REST at this server, as the person who is signed in there, instead of straight on the database.
@@ -84,6 +87,11 @@ enum Command {
         /// A file, or the name of a policy.
         what: String,
     },
+    /// What would a change have done? Decides the requests on record again under policies that are not in force
+    /// yet, and lists what would end differently.
+    Replay(replay::Args),
+    /// A tighter policy to start from, without what was never used, with the evidence in comments. Nothing is applied.
+    Suggest(suggest::Args),
     /// Take a policy out of force. Its versions stay on record.
     Retire {
         /// The policy.
@@ -120,6 +128,14 @@ pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) ->
             print!("{}", compile(&what, &source)?.cedar());
             Ok(())
         }
+        Command::Replay(asked) => match args.server {
+            Some(server) => replay::at(&Connection::to(server, args.token_file).open().await?, &asked).await,
+            None => replay::here(&load()?, &asked).await,
+        },
+        Command::Suggest(asked) => match args.server {
+            Some(server) => suggest::at(&Connection::to(server, args.token_file).open().await?, &asked).await,
+            None => suggest::here(&load()?, &asked).await,
+        },
         Command::Retire { name } => retire(&open().await?, &name).await,
     }
 }

@@ -18,6 +18,7 @@ mod guardrails;
 mod property;
 mod refusals;
 mod size;
+mod suggest;
 
 /// Providers for tests: a target has one key, and what it holds is the resource.
 pub(super) struct Tiny;

@@ -14,7 +14,7 @@ use crate::principal::Ident;
 
 /// A document as the generator makes it, and as the naive evaluator reads it.
 #[derive(Debug, Clone)]
-struct Model {
+pub(super) struct Model {
     issuer: &'static str,
     dags: Vec<&'static str>,
     tasks: Vec<&'static str>,
@@ -48,7 +48,7 @@ const ADDRESSES: [&str; 8] = [
 ];
 const WAYS: [&str; 3] = ["issuer", "kubernetes", "verified-claim"];
 
-fn model() -> impl Strategy<Value = Model> {
+pub(super) fn model() -> impl Strategy<Value = Model> {
     let some = |from: &'static [&'static str], least: usize| subsequence(from, least..=3.min(from.len()));
     let hours = (0..1440_u16, 0..1440_u16).prop_filter("equal ends", |(open, close)| open != close);
     let who = (
@@ -91,7 +91,7 @@ fn model() -> impl Strategy<Value = Model> {
     })
 }
 
-fn asked() -> impl Strategy<Value = Case> {
+pub(super) fn asked() -> impl Strategy<Value = Case> {
     let id = || select(IDS.to_vec());
     let run = (
         select(vec!["prod", "prod", "staging"]),
@@ -131,7 +131,7 @@ fn asked() -> impl Strategy<Value = Case> {
     })
 }
 
-fn document(model: &Model) -> String {
+pub(super) fn document(model: &Model) -> String {
     let list = |items: &[&str]| {
         let quoted: Vec<_> = items.iter().map(|item| format!("'{item}'")).collect();
         format!("[{}]", quoted.join(", "))
