@@ -122,14 +122,18 @@ async fn verified(pool: &PgPool, key: &Verifier, older: Vec<Checkpoint>, json: b
     bar.finish_and_clear();
     match found {
         Ok(summary) => {
+            let recoveries: Vec<_> = summary
+                .recoveries
+                .iter()
+                .map(|recovery| json!({"origin": recovery.origin, "record": recovery.record}))
+                .collect();
             let answer = json!({"whole": true, "leaves": summary.leaves, "chains": summary.chains,
-                                "recoveries": summary.recoveries});
+                                "recoveries": recoveries});
             output::either(json, &answer, |_| {
                 println!("The log is whole: {} leaves of {} chains.", summary.leaves, summary.chains);
-                for origin in &summary.recoveries {
-                    println!("{origin} was opened by a recovery: what it says was lost before it is lost.");
+                for recovery in &summary.recoveries {
+                    println!("{} was opened by a recovery: {}", recovery.origin, recovery.record);
                 }
-                Ok(())
             })
         }
         Err(VerifyError::Store(error)) => Err(error.into()),
@@ -145,7 +149,9 @@ async fn verified(pool: &PgPool, key: &Verifier, older: Vec<Checkpoint>, json: b
 fn meaning(finding: &Finding) -> String {
     match finding {
         Finding::Log(fault) => format!("\n{}", fault.what.meaning()),
-        Finding::Column { .. } => "\nThe leaf is what was signed; the column was changed afterwards.".to_owned(),
+        Finding::Column { .. } => {
+            "\nThe leaf is what was signed; the column was changed afterwards.".to_owned()
+        }
         _ => String::new(),
     }
 }
@@ -166,7 +172,8 @@ async fn prove(file: &Path, connection: Connection) -> Result<(), Error> {
     if text.len() > MAX_RECEIPT_BYTES {
         return Err(wrong("too large for a receipt".to_owned()));
     }
-    let receipt: Receipt = serde_json::from_str(&text).map_err(|error| wrong(format!("not a receipt: {error}")))?;
+    let receipt: Receipt =
+        serde_json::from_str(&text).map_err(|error| wrong(format!("not a receipt: {error}")))?;
     let seal = Seal::parse(&receipt.seal).map_err(|error| wrong(error.to_string()))?;
     let query = [
         ("chain", seal.chain.to_string()),
@@ -189,7 +196,13 @@ async fn recover(config: &Config, by: Vec<String>, reason: String) -> Result<(),
     let recovered = log::recover(&pool, &config.log, &stamp, by, reason).await;
     let (Recovered { published, .. }, shard) =
         recovered.map_err(|error| Error::Of(Exit::Failed, error.to_string()))?;
-    println!("{} had {} leaves published; what is missing of them is written off.", published.origin, published.size);
-    println!("{} begins. Start the replicas again, and keep what auditors have: it shows what is lost.", shard.origin);
+    println!(
+        "{} had {} leaves published; what is missing of them is written off.",
+        published.origin, published.size
+    );
+    println!(
+        "{} begins. Start the replicas again, and keep what auditors have: it shows what is lost.",
+        shard.origin
+    );
     Ok(())
 }

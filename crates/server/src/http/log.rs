@@ -27,8 +27,7 @@ const READERS: &[Role] = &[Role::Admin, Role::Auditor];
 pub(super) async fn shards(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
     caller.need(READERS)?;
     let shards = read::shards(&app.broker.pool).await?;
-    let names: String = shards.iter().map(|shard| format!("{}\n", shard.name)).collect();
-    Ok(text(names))
+    Ok(text(read::names(&shards)))
 }
 
 /// The newest checkpoint of a tree: a signed note (C2SP tlog-checkpoint). Its tiles are at `/v1/log/{shard}/tile/…`, as C2SP

@@ -54,8 +54,7 @@ pub async fn export(
             put(&folder.join(&shard.name).join("checkpoint"), checkpoint.as_bytes()).await?;
         }
     }
-    let names: String = shards.iter().map(|shard| format!("{}\n", shard.name)).collect();
-    put(&folder.join("shards"), names.as_bytes()).await?;
+    put(&folder.join("shards"), read::names(&shards).as_bytes()).await?;
     Ok(shards)
 }
 

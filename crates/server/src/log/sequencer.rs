@@ -307,10 +307,15 @@ async fn gather(
     Ok((batches, moved))
 }
 
-type Found = (Vec<(i64, Vec<Hash>)>, i64);
+/// Batches by number, each with its leaves.
+type Batches = Vec<(i64, Vec<Hash>)>;
 
 /// What another process wrote, or this one long ago: read, and believed only as far as it is sealed.
-async fn read_chain(tx: &mut PgConnection, own: &Chains, chain: &WaitingChain) -> Result<Found, RoundError> {
+async fn read_chain(
+    tx: &mut PgConnection,
+    own: &Chains,
+    chain: &WaitingChain,
+) -> Result<(Batches, i64), RoundError> {
     let leaves = sequence::written(tx, chain.id, chain.sequenced, chain.head).await?;
     let upto = leaves.last().map_or(chain.head, |last| last.batch);
     let fault = |batch: i64, why: String| Fault::Chain { chain: chain.id, batch, why };
@@ -331,11 +336,7 @@ fn verifier(own: &Chains, chain: &WaitingChain) -> Result<Verifier, seal::SealEr
 }
 
 /// That each leaf is sealed by this key, one batch after the other.
-fn check(
-    key: &Verifier,
-    mut digest: Hash,
-    leaves: &[WrittenLeaf],
-) -> Result<Vec<(i64, Vec<Hash>)>, (i64, String)> {
+fn check(key: &Verifier, mut digest: Hash, leaves: &[WrittenLeaf]) -> Result<Batches, (i64, String)> {
     let mut batches = Vec::new();
     for batch in leaves.chunk_by(|one, next| one.batch == next.batch) {
         let hashes: Result<Vec<Hash>, _> = batch.iter().map(|leaf| check_leaf(key, digest, leaf)).collect();

@@ -111,7 +111,10 @@ pub(super) async fn commit(pool: &PgPool, batch: &[Job], pen: &mut Pen) -> Resul
     // Somebody closed the chain, or an earlier commit came late after all: nothing of this one was written.
     let moved = |error: &StoreError| {
         let StoreError::Database(error) = error else { return false };
-        error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == CHAIN_MOVED)
+        error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code)
+            .is_some_and(|code| code == CHAIN_MOVED)
     };
     match first {
         Err(error) if moved(&error) => attempt(&mut connection, batch, pen).await,

@@ -160,18 +160,15 @@ pub(in crate::store) async fn at_the_desk(
     .fetch_optional(&mut *tx)
     .await?;
     let known = free.and_then(|(id, head)| Some((stamp.chains.kept(id)?, head)));
-    let (chain, tail) = match known {
-        Some((chain, head)) => {
-            let digest = last_written(tx, chain.id, head).await?.map_or(Hash::ZERO, |(_, digest)| digest);
-            (chain, Tail { head, digest })
-        }
-        None => {
-            let chain = stamp.chains.begin(Role::Desk, &*stamp.random).map_err(corrupt)?;
-            let tail = open(tx, &chain, stamp).await?;
-            // Should this transaction come to nothing, nobody finds the chain.
-            stamp.chains.keep(&chain);
-            (chain, tail)
-        }
+    let (chain, tail) = if let Some((chain, head)) = known {
+        let digest = last_written(tx, chain.id, head).await?.map_or(Hash::ZERO, |(_, digest)| digest);
+        (chain, Tail { head, digest })
+    } else {
+        let chain = stamp.chains.begin(Role::Desk, &*stamp.random).map_err(corrupt)?;
+        let tail = open(tx, &chain, stamp).await?;
+        // Should this transaction come to nothing, nobody finds the chain.
+        stamp.chains.keep(&chain);
+        (chain, tail)
     };
     seal(&chain, tail, rows, stamp)
 }

@@ -97,6 +97,11 @@ pub(crate) async fn recoveries(connection: &mut PgConnection) -> Result<Vec<Reco
     opened.filter_map(|opened| opened.map(|opened| opened.recovered).transpose()).collect()
 }
 
+/// The names of trees, one on each line: what a published log lists.
+pub(crate) fn names(shards: &[Shard]) -> String {
+    shards.iter().flat_map(|shard| [shard.name.as_str(), "\n"]).collect()
+}
+
 /// A tile, as wide as it is; none if it is not there.
 pub(crate) async fn tile(
     executor: impl PgExecutor<'_>,
