@@ -1,6 +1,6 @@
 //! The real things that Cortex is tested against: an `OpenID` Provider, and the clouds' own clients.
 //!
-//! They are programs of Node and Python under `tests/counterparts`, with their packages in the user's cache; `make
+//! They are programs of Node, Python and Go under `tests/counterparts`, with their packages in the user's cache; `make
 //! test` installs those first, and a plain `cargo test` does it at the first use. Everything here panics when a
 //! counterpart fails in a way that no test is about, because nothing can be tested then.
 #![expect(
@@ -25,7 +25,9 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 pub use browser::{Browser, Window};
-pub use client::{Answer, node, node_command, python, python_command, python_sf4, python_sf4_command};
+pub use client::{
+    Answer, logcheck, node, node_command, python, python_command, python_sf4, python_sf4_command,
+};
 pub use openid_provider::{Fault, OpenIdProvider};
 
 /// How long a counterpart may take to start, on a machine that is busy with everything else.
@@ -45,6 +47,8 @@ struct Places {
     airflow: PathBuf,
     #[serde(rename = "CORTEX_TEST_NODE_MODULES")]
     node_modules: PathBuf,
+    #[serde(rename = "CORTEX_TEST_LOGCHECK")]
+    logcheck: PathBuf,
 }
 
 impl Places {
@@ -68,6 +72,7 @@ impl Places {
             venv_sf4: var("CORTEX_TEST_VENV_SF4")?,
             airflow: var("CORTEX_AIRFLOW3_VENV")?,
             node_modules: var("CORTEX_TEST_NODE_MODULES")?,
+            logcheck: var("CORTEX_TEST_LOGCHECK")?,
         })
     }
 

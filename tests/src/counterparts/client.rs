@@ -69,6 +69,19 @@ pub async fn node(script: &str, args: &[&str], env: &[(&str, &str)], stdin: &str
     run(&node_command(script).await, args, env, stdin).await
 }
 
+/// Verifies a published issuance log, in a folder or at an address, with Go's `x/mod` and the log's verifier key: how
+/// much was checked, or what is wrong.
+pub async fn logcheck(place: &str, key: &str) -> Result<Value, String> {
+    let mut command = Command::new(&Places::get().await.logcheck);
+    command.args([place, key]).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(DEADLINE, command.output()).await.expect("the program ends in time");
+    let output = output.expect("the program runs");
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    Ok(serde_json::from_slice(&output.stdout).expect("the program says how much it checked"))
+}
+
 /// Only `env` is in the environment, and the home is empty: no client finds this machine's own credentials.
 async fn run(command: &[PathBuf; 2], args: &[&str], env: &[(&str, &str)], stdin: &str) -> Answer {
     let [program, script] = command;
@@ -112,6 +125,13 @@ mod tests {
                 "{said}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_not_there_is_not_verified() {
+        let home = tempfile::tempdir().unwrap();
+        let said = logcheck(home.path().to_str().unwrap(), "x").await.unwrap_err();
+        assert!(said.starts_with("logcheck: open "), "{said}");
     }
 
     #[tokio::test]
