@@ -184,6 +184,22 @@ async fn a_replay_is_for_admins_and_refuses_what_it_cannot_read() {
 }
 
 #[tokio::test]
+async fn a_policy_may_be_called_replay() {
+    let world = TestWorld::start().await;
+    apply(&world, &changed("name: first-steps", "name: replay")).await;
+    let admin = world.person("erin", &["cortex-admins"]);
+    for (method, path) in [
+        (Method::GET, "/v1/policies/replay"),
+        (Method::GET, "/v1/policies/replay/history"),
+        (Method::GET, "/v1/policies/replay/suggestion"),
+        (Method::DELETE, "/v1/policies/replay"),
+    ] {
+        let answer = world.as_person(method.clone(), path, &admin, None).await;
+        assert_eq!(answer.status, StatusCode::OK, "{method} {path}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn one_replay_at_a_time_and_a_caller_who_goes_away_ends_it() {
     let database_url = database().await;
     let world = TestWorld::start_on(database_url.clone(), |_| {}).await;

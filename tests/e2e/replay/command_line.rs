@@ -58,7 +58,7 @@ async fn a_pipeline_tells_a_change_that_denies_from_one_that_does_not() {
     desk.write("same.yaml", FIRST_STEPS);
     desk.write("narrow.yaml", &changed("dags: [hello_cortex]", "dags: [other]"));
     desk.write("bad.yaml", "name: x");
-    desk.write("g.cedar", "");
+    desk.write("lifetime.cedar", include_str!("../../../config/guardrails/lifetime.cedar"));
     for over_rest in [false, true] {
         let same = desk.run(over_rest, &["replay", "same.yaml"]).await;
         assert_eq!(same.status.code(), Some(0), "{same:?}");
@@ -75,7 +75,9 @@ async fn a_pipeline_tells_a_change_that_denies_from_one_that_does_not() {
         for (arguments, code) in [
             (["replay", "bad.yaml", "--since", "1d"], 1),
             (["replay", "none.yaml", "--since", "1d"], 1),
-            (["replay", "same.yaml", "--since", "soon"], if over_rest { 1 } else { 2 }),
+            (["replay", "same.yaml", "--since", "soon"], 2),
+            (["replay", ".", "--since", "1d"], 1),
+            (["replay", "lifetime.cedar", "--since", "1d"], 2),
         ] {
             let output = desk.run(over_rest, &arguments).await;
             assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");

@@ -16,7 +16,7 @@ use super::ReplayError;
 use crate::store::replay;
 
 /// How many records are read at once.
-const PAGE: u64 = 2_000;
+const PAGE: u64 = 1_000;
 /// How long one page may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 

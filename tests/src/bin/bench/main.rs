@@ -31,6 +31,9 @@ struct Options {
     /// A few seconds in all: shows that everything can be measured; its numbers mean little.
     #[arg(long)]
     quick: bool,
+    /// Only the replay of recorded requests.
+    #[arg(long)]
+    replay: bool,
 }
 
 /// How much is measured.
@@ -100,18 +103,21 @@ fn main() -> ExitCode {
             }
         };
     }
-    let scale = if Options::parse().quick { QUICK } else { FULL };
+    let options = Options::parse();
+    let scale = if options.quick { QUICK } else { FULL };
     let mut report = Report::default();
-    runtime.block_on(measure(scale, &mut report));
+    runtime.block_on(measure(scale, options.replay, &mut report));
     print!("{report}");
     ExitCode::SUCCESS
 }
 
-async fn measure(scale: Scale, report: &mut Report) {
+async fn measure(scale: Scale, replay_only: bool, report: &mut Report) {
     let ground = Ground::start().await;
-    mints::measure(&ground, scale, report).await;
-    revocations::measure(&ground, scale, report).await;
-    growth::measure(&ground, scale, report).await;
+    if !replay_only {
+        mints::measure(&ground, scale, report).await;
+        revocations::measure(&ground, scale, report).await;
+        growth::measure(&ground, scale, report).await;
+    }
     replays::measure(&ground, scale, report).await;
 }
 

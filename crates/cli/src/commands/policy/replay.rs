@@ -10,6 +10,7 @@ use cortex_server::Config;
 use cortex_server::library::Library;
 use cortex_server::replay::{self, Bounds, Cut, Group, Means, Progress, Question, Replay, Report};
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -39,8 +40,7 @@ pub(crate) struct Args {
 pub(super) async fn here(config: &Config, args: &Args) -> Result<(), Error> {
     let policies = proposed(&args.files)?;
     let now = SystemClock.now();
-    let since = replay::since(&args.since, now)
-        .map_err(|fault| Error::Of(Exit::Usage, format!("--since {fault}")))?;
+    let since = time("--since", &args.since)?;
     let pool = database(&config.database).await?;
     let catalogue = Library::open(&pool).await?.catalogue();
     let issuer_url = config.server.public_url.clone().unwrap_or_default();
@@ -58,6 +58,7 @@ pub(super) async fn here(config: &Config, args: &Args) -> Result<(), Error> {
 /// Has a server replay.
 pub(super) async fn at(api: &Api, args: &Args) -> Result<(), Error> {
     let sources: Vec<_> = proposed(&args.files)?.iter().map(|policy| policy.source().to_owned()).collect();
+    time("--since", &args.since)?;
     let body = json!({"documents": sources, "since": args.since});
     let mut lines = api.lines(api.request(Method::POST, "/v1/policies/replay").json(&body), DEADLINE).await?;
     say(&serde_json::from_value(last_line(&mut lines).await?)?, args.json)
@@ -79,6 +80,12 @@ pub(super) async fn last_line(lines: &mut Lines) -> Result<Value, Error> {
         }
     }
     Err(Error::Of(Exit::Unavailable, "the server's answer ended before the result; ask again".to_owned()))
+}
+
+/// The time that an option says. A server reads it once more, by its own clock.
+pub(super) fn time(option: &str, text: &str) -> Result<Timestamp, Error> {
+    replay::since(text, SystemClock.now())
+        .map_err(|fault| Error::Of(Exit::Usage, format!("{option} {fault}")))
 }
 
 fn proposed(paths: &[PathBuf]) -> Result<Vec<Policy>, Error> {

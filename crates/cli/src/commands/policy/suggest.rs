@@ -3,11 +3,11 @@
 use cortex_core::policy::Suggestion;
 use cortex_core::{Clock as _, PolicyName, clock::SystemClock};
 use cortex_server::Config;
-use cortex_server::replay::{self, Bounds, Survey};
+use cortex_server::replay::{Bounds, Survey};
 use reqwest::Method;
 
 use super::none;
-use super::replay::{DEADLINE, bar, last_line, show};
+use super::replay::{DEADLINE, bar, last_line, show, time};
 use crate::api::{Api, with_query};
 use crate::commands::database;
 use crate::error::{Error, Exit};
@@ -28,8 +28,7 @@ pub(crate) struct Args {
 /// Looks straight at the database, without bounds.
 pub(super) async fn here(config: &Config, args: &Args) -> Result<(), Error> {
     let now = SystemClock.now();
-    let since = replay::since(&args.unused_for, now)
-        .map_err(|fault| Error::Of(Exit::Usage, format!("--unused-for {fault}")))?;
+    let since = time("--unused-for", &args.unused_for)?;
     let pool = database(&config.database).await?;
     let survey = Survey::begin(pool, &args.name, (since, now), Bounds::none()).await?;
     let mut survey = survey.ok_or_else(|| none(args.name.as_str()))?;
@@ -43,6 +42,7 @@ pub(super) async fn here(config: &Config, args: &Args) -> Result<(), Error> {
 
 /// Has a server look.
 pub(super) async fn at(api: &Api, args: &Args) -> Result<(), Error> {
+    time("--unused-for", &args.unused_for)?;
     let path = api.server().at(&format!("/v1/policies/{}/suggestion", args.name));
     let url = with_query(&path, &[("unused_for", args.unused_for.clone())])?;
     let mut lines = api.lines(api.request_to(Method::GET, url), DEADLINE).await?;
