@@ -1,7 +1,7 @@
 //! `cortex policy suggest`: a tighter policy to start from.
 
+use cortex_core::PolicyName;
 use cortex_core::policy::Suggestion;
-use cortex_core::{Clock as _, PolicyName, clock::SystemClock};
 use cortex_server::Config;
 use cortex_server::replay::{Bounds, Survey};
 use reqwest::Method;
