@@ -1,7 +1,8 @@
 //! `cortex policy suggest`: a tighter policy to start from.
 
-use cortex_core::PolicyName;
+use cortex_core::clock::SystemClock;
 use cortex_core::policy::Suggestion;
+use cortex_core::{Clock as _, PolicyName};
 use cortex_server::Config;
 use cortex_server::replay::{Bounds, Survey};
 use reqwest::Method;
@@ -10,7 +11,7 @@ use super::none;
 use super::replay::{DEADLINE, bar, last_line, show, time};
 use crate::api::{Api, with_query};
 use crate::commands::database;
-use crate::error::{Error, Exit};
+use crate::error::Error;
 use crate::output;
 
 #[derive(Debug, clap::Args)]
