@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use cortex_core::policy::Policy;
+use cortex_providers::{BuiltIns, ProvidersConfig};
+use cortex_server::replay::{Bounds, Cut, Means, Question, Replay, planner};
 use cortex_tests::world::{TestWorld, database, finance_run, first_run};
 use jiff::SignedDuration;
 use reqwest::{Method, StatusCode};
@@ -181,6 +184,33 @@ async fn a_replay_is_for_admins_and_refuses_what_it_cannot_read() {
         assert_eq!(answer.status.as_u16(), status, "{answer:?}");
     }
     assert_eq!(world.record(&["policy.applied"]).await.len(), 6, "nothing was put in force");
+}
+
+#[tokio::test]
+async fn what_a_bound_kept_out_is_said() {
+    let world = TestWorld::start().await;
+    story(&world).await;
+    let (records, time) = (u64::MAX, Duration::MAX);
+    for (bounds, cut, looked_at) in [
+        (Bounds { records: 3, time, workers: 1 }, Some(Cut::Records), 3),
+        (Bounds { records: 10, time, workers: 4 }, None, 10),
+        (Bounds { records: 9, time, workers: 4 }, Some(Cut::Records), 9),
+        (Bounds { records, time: Duration::ZERO, workers: 1 }, Some(Cut::Time), 0),
+    ] {
+        let means = Means {
+            pool: world.pool().clone(),
+            catalogue: world.world.cortex.broker.library.catalogue(),
+            registry: planner(&ProvidersConfig::default(), world.url("")).unwrap(),
+        };
+        let now = world.now();
+        let since = now.checked_sub(SignedDuration::from_hours(1)).unwrap();
+        let policies = vec![Policy::compile(FIRST_STEPS, &BuiltIns).unwrap()];
+        let mut replay = Replay::begin(means, Question { policies, since, now }, bounds).await.unwrap();
+        while replay.step().await.unwrap().is_some() {}
+        let report = replay.report();
+        assert_eq!((report.cut, report.records), (cut, looked_at), "{bounds:?}: {report:?}");
+        assert!(report.changed.is_empty(), "{report:?}");
+    }
 }
 
 #[tokio::test]

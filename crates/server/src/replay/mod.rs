@@ -164,3 +164,39 @@ fn midnight(text: &str) -> Result<Timestamp, jiff::Error> {
     let date: civil::Date = text.parse()?;
     Ok(date.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_the_past_is_read_as_people_write_it() {
+        let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
+        for (text, at) in [
+            ("30d", "2026-10-24T12:00:00Z"),
+            ("12h", "2026-11-23T00:00:00Z"),
+            ("2w", "2026-11-09T12:00:00Z"),
+            ("0d", "2026-11-23T12:00:00Z"),
+            ("2026-11-01", "2026-11-01T00:00:00Z"),
+            ("2026-11-01T02:00:00+01:00", "2026-11-01T01:00:00Z"),
+        ] {
+            assert_eq!(since(text, now), Ok(at.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "",
+            "d",
+            "-1d",
+            "1.5d",
+            "30",
+            "30m",
+            "4000d",
+            "4294967295w",
+            "2026-11-24",
+            "1900-01-01",
+            "ü",
+            "d30",
+        ] {
+            assert!(since(text, now).is_err(), "{text}");
+        }
+    }
+}
