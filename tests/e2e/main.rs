@@ -23,6 +23,7 @@ mod freeze;
 mod grants;
 mod http_attacks;
 mod invariants;
+mod log;
 mod login;
 mod notifications;
 mod path;

@@ -31,7 +31,7 @@ pub(crate) async fn second(world: &TestWorld) -> Running {
         .expect("a replica")
 }
 
-async fn ask_second(world: &TestWorld, second: &Running, token: &str, body: Value) -> Answer {
+pub(crate) async fn ask_second(world: &TestWorld, second: &Running, token: &str, body: Value) -> Answer {
     let request = world.http.post(format!("http://{}/v1/credentials", second.address)).bearer_auth(token);
     answer(request.header("x-forwarded-for", INSIDE).json(&body)).await
 }

@@ -46,9 +46,16 @@ pub async fn check(pool: &PgPool, mints: &[Mint]) -> Vec<String> {
     ended.values().map(|outcome| text(&outcome["outcome"])).collect()
 }
 
-/// The same for a world in this process.
+/// The same for a world in this process, whose log is whole too and has everything in it.
 pub async fn kept(world: &TestWorld) -> Vec<String> {
-    check(world.pool(), &world.world.sandbox.mints()).await
+    let (pool, broker) = (world.pool(), &world.world.cortex.broker);
+    broker.log.round(pool).await.expect("the log");
+    let key = broker.recorder.stamp().chains.verifier();
+    let summary =
+        cortex_server::store::log::verify(pool, &key, Vec::new(), |_, _| {}).await.expect("a whole log");
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM record").fetch_one(pool).await.expect("a count");
+    assert_eq!(summary.leaves, rows.unsigned_abs(), "something is on record and not in the log");
+    check(pool, &world.world.sandbox.mints()).await
 }
 
 fn within_bounds(intent: &Value, outcome: &Value) {

@@ -77,6 +77,13 @@ impl Served {
         command
     }
 
+    /// Runs another command of the program, which succeeds, and reads its JSON.
+    pub async fn run(&self, arguments: &[&str]) -> Value {
+        let output = self.command(arguments).output().await.expect("the program");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
     /// Starts the process and waits until it is ready.
     pub async fn start(&mut self) {
         let log = File::options().append(true).create(true).open(self.log_path()).expect("a log");

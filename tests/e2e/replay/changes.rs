@@ -214,22 +214,6 @@ async fn what_a_bound_kept_out_is_said() {
 }
 
 #[tokio::test]
-async fn a_policy_may_be_called_replay() {
-    let world = TestWorld::start().await;
-    apply(&world, &changed("name: first-steps", "name: replay")).await;
-    let admin = world.person("erin", &["cortex-admins"]);
-    for (method, path) in [
-        (Method::GET, "/v1/policies/replay"),
-        (Method::GET, "/v1/policies/replay/history"),
-        (Method::GET, "/v1/policies/replay/suggestion"),
-        (Method::DELETE, "/v1/policies/replay"),
-    ] {
-        let answer = world.as_person(method.clone(), path, &admin, None).await;
-        assert_eq!(answer.status, StatusCode::OK, "{method} {path}: {answer:?}");
-    }
-}
-
-#[tokio::test]
 async fn one_replay_at_a_time_and_a_caller_who_goes_away_ends_it() {
     let database_url = database().await;
     let world = TestWorld::start_on(database_url.clone(), |_| {}).await;
@@ -240,7 +224,7 @@ async fn one_replay_at_a_time_and_a_caller_who_goes_away_ends_it() {
     sqlx::query("LOCK TABLE record IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
     let admin = world.person("erin", &["cortex-admins"]);
     let begin = async || {
-        let request = world.http.post(world.url("/v1/policies/replay")).bearer_auth(&admin);
+        let request = world.http.post(world.url("/v1/replays")).bearer_auth(&admin);
         request.json(&json!({"documents": [FIRST_STEPS]})).send().await.unwrap()
     };
     let listening = begin().await;

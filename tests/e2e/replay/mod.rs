@@ -56,7 +56,7 @@ async fn replay(world: &TestWorld, documents: &[&str]) -> Vec<Value> {
 
 async fn replay_as(world: &TestWorld, group: &str, body: Value) -> Answer {
     let person = world.person("erin", &[group]);
-    world.as_person(Method::POST, "/v1/policies/replay", &person, Some(body)).await
+    world.as_person(Method::POST, "/v1/replays", &person, Some(body)).await
 }
 
 fn lines(answer: &Answer) -> Vec<Value> {

@@ -80,17 +80,17 @@ pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) ->
     match args.command {
         Command::Prove { receipt, connection } => prove(&receipt, connection).await,
         Command::Key => {
-            let (_, _, key) = open(&load()?).await?;
+            let (_, key) = open(&load()?).await?;
             println!("{key}");
             Ok(())
         }
         Command::Verify { older, json } => {
-            let (_, pool, key) = open(&load()?).await?;
+            let (pool, key) = open(&load()?).await?;
             let older = older.iter().map(|file| kept(file, &key)).collect::<Result<_, _>>()?;
             verified(&pool, &key, older, json).await
         }
         Command::Export { folder } => {
-            let (_, pool, _) = open(&load()?).await?;
+            let (pool, _) = open(&load()?).await?;
             let bar = progress();
             let shards = export(&pool, &folder, |done, total| show(&bar, done, total)).await;
             bar.finish_and_clear();
@@ -103,11 +103,11 @@ pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) ->
     }
 }
 
-async fn open(config: &Config) -> Result<(String, PgPool, Verifier), Error> {
+async fn open(config: &Config) -> Result<(PgPool, Verifier), Error> {
     let pool = database(&config.database).await?;
     let public_url = config.server.public_url.as_deref();
     let key = log::key(&config.log, public_url, &pool, &SystemRandom).await?.verifier();
-    Ok((config.log.base(public_url), pool, key))
+    Ok((pool, key))
 }
 
 fn kept(file: &Path, key: &Verifier) -> Result<Checkpoint, Error> {

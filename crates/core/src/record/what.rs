@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Change, Denial, GrantEnd, KeyChange, Opening, Outcome, PersonChange, SessionEnd, Settled};
 use crate::credential::Lease;
-use crate::freeze::{Freeze, Scope};
+use crate::freeze::Scope;
 use crate::ids::{
     Digest, FreezeId, GrantId, IssuanceId, NotificationId, PolicyName, RecordId, RevocationId, SessionId,
 };
@@ -167,7 +167,19 @@ pub enum What {
     },
     /// Something was stopped.
     #[serde(rename = "freeze.set")]
-    FreezeSet(Freeze),
+    FreezeSet {
+        /// The freeze.
+        freeze_id: FreezeId,
+        /// What is frozen.
+        scope: Scope,
+        /// Why, in the words of whoever set it.
+        reason: String,
+        /// Who set it, as a principal.
+        by: String,
+        /// When it ends by itself; none: when it is lifted.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        until: Option<Timestamp>,
+    },
     /// A freeze was lifted.
     #[serde(rename = "freeze.lifted")]
     FreezeLifted {
@@ -327,7 +339,7 @@ impl What {
             Self::GrantVoided(_) => "grant.voided",
             Self::PreapprovalEnded(_) => "preapproval.ended",
             Self::NotificationDead { .. } => "notification.dead",
-            Self::FreezeSet(_) => "freeze.set",
+            Self::FreezeSet { .. } => "freeze.set",
             Self::FreezeLifted { .. } => "freeze.lifted",
             Self::RevocationRequested { .. } => "revocation.requested",
             Self::RevocationFailing { .. } => "revocation.failing",

@@ -283,7 +283,7 @@ pub(super) fn describe(api: &mut OpenApi) {
 }
 
 fn add_shared_errors(operation: &mut Operation) {
-    let people = ["policies", "grants", "freezes", "revocations", "introspection", "people", "record"];
+    let people = ["policies", "grants", "freezes", "revocations", "introspection", "people", "record", "log"];
     if !operation.tags.iter().flatten().any(|tag| people.contains(&tag.as_str())) {
         return;
     }

@@ -232,11 +232,6 @@ pub fn router(app: App) -> Router {
     let page = Arc::clone(&api);
     router
         .merge(console::router(&app))
-        // What is asked of the policy of this name is not asked of replays.
-        .route(
-            "/v1/policies/replay",
-            axum::routing::get(policies::show_replay).delete(policies::retire_replay),
-        )
         .route("/v1/log/{shard}/tile/{*path}", axum::routing::get(log::tile))
         .route("/openapi.json", axum::routing::get(move || async move { axum::Json((*api).clone()) }))
         .route("/docs", axum::routing::get(move || async move { docs::page(&page) }))

@@ -152,16 +152,6 @@ pub(super) async fn retire(
     retire_document(&app, &caller, Kind::Policy, &name).await.map(Json)
 }
 
-/// [`show`] for the policy that is called as the path of replays is.
-pub(super) async fn show_replay(state: State<App>, caller: Caller) -> Result<Json<Version>, Problem> {
-    show(state, caller, Path("replay".to_owned())).await
-}
-
-/// [`retire`] for the same.
-pub(super) async fn retire_replay(state: State<App>, caller: Caller) -> Result<Json<Applied>, Problem> {
-    retire(state, caller, Path("replay".to_owned())).await
-}
-
 pub(super) async fn retire_document(
     app: &App,
     caller: &Caller,

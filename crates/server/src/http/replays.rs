@@ -84,7 +84,7 @@ pub(super) struct SuggestionLine {
 /// ends with the connection, and after five minutes or two million records of a policy, which the result says. A
 /// replica does one at a time.
 #[utoipa::path(
-    post, path = "/v1/policies/replay", tag = "policies", security(("bearer" = [])), request_body = ReplayRequest,
+    post, path = "/v1/replays", tag = "policies", security(("bearer" = [])), request_body = ReplayRequest,
     responses(
         (status = 200, description = "JSON lines.", body = ReplayLine, content_type = "application/jsonl"),
         (status = 422, description = "A document is not accepted, each fault with its line.", body = Problem),

@@ -28,17 +28,17 @@ impl Anchor {
         }
     }
 
-    /// Replaces what it holds, if that is still `seen`: whoever has seen something older has to look again. Durable when
-    /// this returns.
-    pub fn replace(&self, seen: Option<&Checkpoint>, next: &Checkpoint) -> std::io::Result<()> {
+    /// Replaces what it holds, if that is still `seen`; answers whether it was. Whoever was not the one has to look again.
+    /// Durable when this returns.
+    pub fn replace(&self, seen: Option<&Checkpoint>, next: &Checkpoint) -> std::io::Result<bool> {
         let lock = File::create(self.beside("lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(self.wrong("another process is writing it")),
+            Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(error)) => return Err(error),
         }
         if self.read()?.as_ref() != seen {
-            return Err(self.wrong("another process has replaced it"));
+            return Ok(false);
         }
         let new = self.beside("new");
         let mut file = File::create(&new)?;
@@ -46,7 +46,8 @@ impl Anchor {
         file.sync_all()?;
         std::fs::rename(&new, &self.path)?;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        Ok(true)
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cortex_log::note::Signer;
+use cortex_log::note::{Signer, Verifier};
 use cortex_log::seal::{self, Seal, SealError};
 use cortex_log::{Hash, receipt::Receipt};
 use jiff::Timestamp;
@@ -156,6 +156,11 @@ impl Chains {
     /// The log's key.
     pub(crate) fn log(&self) -> &Signer {
         &self.log
+    }
+
+    /// The log's public key, under the log's name.
+    pub fn verifier(&self) -> Verifier {
+        self.log.verifier()
     }
 
     /// The log's name.

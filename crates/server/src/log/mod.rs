@@ -60,8 +60,8 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
-    /// What the log is called: as configured, or after the host of `public_url`.
-    pub fn base(&self, public_url: Option<&str>) -> String {
+    /// What a new log is called: as configured, or after the host of `public_url`.
+    fn base(&self, public_url: Option<&str>) -> String {
         let host = public_url.and_then(|url| reqwest::Url::parse(url).ok());
         let host = host.as_ref().and_then(|url| url.host_str()).unwrap_or("localhost");
         self.origin.clone().unwrap_or_else(|| format!("{host}/log"))
@@ -96,6 +96,12 @@ pub enum LogKeyError {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// The log has another name.
+    #[error("log.origin: the log in the database is called {kept:?}, and a log keeps its name")]
+    Renamed {
+        /// Its name.
+        kept: String,
+    },
     /// The log's name cannot be a key's name.
     #[error("log.origin: {0}")]
     Name(#[from] NoteError),
@@ -111,8 +117,14 @@ pub async fn key(
     pool: &PgPool,
     random: &dyn Random,
 ) -> Result<Signer, LogKeyError> {
-    let may_create = store::log::newest(pool).await?.is_none();
-    load(&config.key_file, &config.base(public_url), may_create, random)
+    let Some(shard) = store::log::newest(pool).await? else {
+        return load(&config.key_file, &config.base(public_url), true, random);
+    };
+    let kept = shard.origin.rsplit_once('/').map_or(shard.origin.as_str(), |(base, _)| base);
+    match &config.origin {
+        Some(origin) if origin != kept => Err(LogKeyError::Renamed { kept: kept.to_owned() }),
+        _ => load(&config.key_file, kept, false, random),
+    }
 }
 
 fn load(path: &Path, base: &str, may_create: bool, random: &dyn Random) -> Result<Signer, LogKeyError> {

@@ -65,8 +65,8 @@ pub async fn recover(
     for shard in [&old, &next] {
         let signer = stamp.chains.log().named(&shard.origin).map_err(corrupt)?;
         let checkpoint = shard.state().sign(&signer).map_err(corrupt)?;
-        if shard.origin == next.origin {
-            anchor.replace(Some(&anchored), &shard.state())?;
+        if shard.origin == next.origin && !anchor.replace(Some(&anchored), &shard.state())? {
+            return Err(RecoverError::Busy);
         }
         sequence::publish_last(pool, shard.number, &checkpoint).await?;
     }

@@ -159,7 +159,10 @@ impl Sequencer {
     /// does no harm.
     async fn publish(&self, pool: &PgPool, known: &mut Known, shard: &Shard) -> Result<(), RoundError> {
         let state = shard.state();
-        self.anchor.replace(known.anchored.as_ref(), &state)?;
+        // Another replica was quicker: what it has anchored is looked at before anything is signed.
+        if !self.anchor.replace(known.anchored.as_ref(), &state)? {
+            return Ok(());
+        }
         known.anchored = Some(state.clone());
         let signer = self.stamp.chains.log().named(&shard.origin).map_err(corrupt)?;
         let checkpoint = state.sign(&signer).map_err(corrupt)?;
@@ -194,8 +197,7 @@ impl Sequencer {
             .anchored
             .as_ref()
             .is_none_or(|seen| seen.origin != published.origin || seen.size < published.size);
-        if newer {
-            self.anchor.replace(known.anchored.as_ref(), &published)?;
+        if newer && self.anchor.replace(known.anchored.as_ref(), &published)? {
             known.anchored = Some(published);
         }
         Ok(())

@@ -166,7 +166,9 @@ pub(super) async fn add(tx: &mut PgConnection, new: NewFreeze, stamp: &Stamp) ->
     .bind(freeze.until.map(micros))
     .execute(&mut *tx)
     .await?;
-    let row = stamp.row(What::FreezeSet(freeze.clone())).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    let Freeze { id: freeze_id, scope, reason, by, at: _, until } = freeze.clone();
+    let what = What::FreezeSet { freeze_id, scope, reason, by, until };
+    let row = stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?;
     insert(tx, &[row], stamp).await?;
     Ok(freeze)
 }

@@ -61,6 +61,11 @@ impl Pen {
             match chains::tail(connection, chain.id).await? {
                 Some(tail) if tail.head < self.known => {
                     self.health.rewound(chain.id, self.known, tail.head);
+                    // What follows is on record in a chain of its own; what is in this batch is not released.
+                    self.chain = None;
+                    return Err(StoreError::Corrupt(
+                        "the database has forgotten what was written".to_owned(),
+                    ));
                 }
                 Some(tail) => {
                     self.tail = Some(tail);

@@ -131,8 +131,9 @@ impl Row {
             | What::GrantVoided(_)
             | What::PreapprovalEnded(_) => self.grant(what),
             What::NotificationDead { event, .. } => self.reason = Some(event.clone()),
-            What::FreezeSet(freeze) => self.stopped(&freeze.by, &freeze.scope),
-            What::FreezeLifted { freeze_id: _, scope, by } => self.stopped(by, scope),
+            What::FreezeSet { by, scope, .. } | What::FreezeLifted { by, scope, .. } => {
+                self.stopped(by, scope)
+            }
             What::RevocationRequested { selector, by, .. } => self.revoked(by, selector),
             What::RevocationFailing { provider, .. } => self.provider = Some(provider.clone()),
             What::RevocationSettled(settled) => self.provider = Some(settled.provider.clone()),

@@ -60,7 +60,7 @@ pub(super) async fn at(api: &Api, args: &Args) -> Result<(), Error> {
     let sources: Vec<_> = proposed(&args.files)?.iter().map(|policy| policy.source().to_owned()).collect();
     time("--since", &args.since)?;
     let body = json!({"documents": sources, "since": args.since});
-    let mut lines = api.lines(api.request(Method::POST, "/v1/policies/replay").json(&body), DEADLINE).await?;
+    let mut lines = api.lines(api.request(Method::POST, "/v1/replays").json(&body), DEADLINE).await?;
     say(&serde_json::from_value(last_line(&mut lines).await?)?, args.json)
 }
 

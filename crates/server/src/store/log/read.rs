@@ -130,11 +130,11 @@ pub(crate) async fn leaves(
     let count = i64::try_from(count).map_err(corrupt)?;
     let rows: Vec<(Vec<u8>, String)> = sqlx::query_as(
         "SELECT leaf, seal FROM
-            (SELECT b.first + row_number() OVER (PARTITION BY b.first ORDER BY r.place) - 1 AS idx, r.leaf, r.seal
+            (SELECT b.first, b.count, row_number() OVER (PARTITION BY b.first ORDER BY r.place) - 1 AS nth, r.leaf, r.seal
              FROM log_batch b JOIN record r ON r.chain = b.chain AND r.batch = b.batch
              WHERE b.shard = $1 AND b.first < $2 + $3
                AND b.first >= COALESCE((SELECT max(first) FROM log_batch WHERE shard = $1 AND first <= $2), 0)) leaves
-         WHERE idx >= $2 AND idx < $2 + $3 ORDER BY idx",
+         WHERE nth < count AND first + nth >= $2 AND first + nth < $2 + $3 ORDER BY first, nth",
     )
     .bind(shard)
     .bind(first)

@@ -106,8 +106,7 @@ pub async fn verify(
         let mut next = 0;
         while next < checkpoint.size {
             let page = page(&mut connection, shard, next, checkpoint.size).await?;
-            // Checking is work for the processors alone, and it borrows what it goes on with.
-            let tiles = tokio::task::block_in_place(|| check(&mut audit, shard, &page))?;
+            let tiles = check(&mut audit, shard, &page)?;
             upper.extend(tiles.into_iter().filter(|tile| tile.level > 0).map(|t| ((t.level, t.index), t)));
             next += count(page.leaves.len());
             done += count(page.leaves.len());
@@ -142,6 +141,15 @@ struct Page {
     hashes: Vec<Hash>,
 }
 
+/// A row that a batch has.
+struct Found {
+    index: u64,
+    /// The batch has fewer leaves in the tree.
+    extra: bool,
+    row: Row,
+    seal: String,
+}
+
 async fn page(
     connection: &mut PgConnection,
     shard: &Shard,
@@ -152,7 +160,11 @@ async fn page(
     let found = rows(connection, shard.number, first, count).await?;
     let mut page =
         Page { first, leaves: Vec::new(), rows: Vec::new(), entries: Vec::new(), hashes: Vec::new() };
-    for (expected, (index, row, seal)) in (first..first + count).zip(found) {
+    for Found { index, extra, row, seal } in found {
+        if extra {
+            return Err(Finding::Foreign(row.id).into());
+        }
+        let expected = first + self::count(page.leaves.len());
         if index != expected {
             return Err(Finding::Gone { origin: shard.origin.clone(), index: expected }.into());
         }
@@ -172,16 +184,16 @@ async fn rows(
     shard: i32,
     first: u64,
     count: u64,
-) -> Result<Vec<(u64, Row, String)>, StoreError> {
+) -> Result<Vec<Found>, StoreError> {
     let rows = sqlx::query(
-        "SELECT idx, id, (extract(epoch FROM at) * 1000000)::int8 AS at, kind, issuance_id, decision_id, principal, issuer, dag_id,
+        "SELECT first + nth AS idx, nth >= count AS extra, id, (extract(epoch FROM at) * 1000000)::int8 AS at, kind, issuance_id, decision_id, principal, issuer, dag_id,
                 run_id, task_id, policy, policy_digest, provider, outcome, reason, grant_id,
                 (extract(epoch FROM expires_at) * 1000000)::int8 AS expires_at, leaf, seal
-         FROM (SELECT b.first + row_number() OVER (PARTITION BY b.first ORDER BY r.place) - 1 AS idx, r.*
+         FROM (SELECT b.first, b.count, row_number() OVER (PARTITION BY b.first ORDER BY r.place) - 1 AS nth, r.*
                FROM log_batch b JOIN record r ON r.chain = b.chain AND r.batch = b.batch
                WHERE b.shard = $1 AND b.first < $2 + $3
                  AND b.first >= COALESCE((SELECT max(first) FROM log_batch WHERE shard = $1 AND first <= $2), 0)) leaves
-         WHERE idx >= $2 AND idx < $2 + $3 ORDER BY idx",
+         WHERE first + nth >= $2 AND first + nth < $2 + $3 ORDER BY first, nth",
     )
     .bind(shard)
     .bind(i64::try_from(first).map_err(corrupt)?)
@@ -191,7 +203,13 @@ async fn rows(
     rows.iter()
         .map(|row| {
             let index: i64 = row.try_get("idx")?;
-            Ok((u64::try_from(index).map_err(corrupt)?, Row::read(row)?, row.try_get("seal")?))
+            let index = u64::try_from(index).map_err(corrupt)?;
+            Ok(Found {
+                index,
+                extra: row.try_get("extra")?,
+                row: Row::read(row)?,
+                seal: row.try_get("seal")?,
+            })
         })
         .collect()
 }
@@ -254,7 +272,7 @@ async fn compare(
 async fn foreign(connection: &mut PgConnection) -> Result<Option<Uuid>, StoreError> {
     let found = sqlx::query_scalar(
         "SELECT r.id FROM record r LEFT JOIN log_chain c ON c.id = r.chain
-         WHERE (r.chain IS NULL AND r.id > (SELECT min(id) FROM record WHERE kind = 'log.shard_opened'))
+         WHERE (r.chain IS NULL AND r.id > (SELECT id FROM record WHERE kind = 'log.shard_opened' ORDER BY id LIMIT 1))
             OR (r.chain IS NOT NULL AND c.id IS NULL)
             OR (r.batch <= c.sequenced AND NOT EXISTS (
                     SELECT FROM log_batch b WHERE b.chain = r.chain AND b.batch = r.batch))
