@@ -35,6 +35,7 @@ const EXAMPLES: &str = "Examples:
   cortex-verify receipt receipt.json --log ./export --key \"$KEY\"
   cortex-verify proof record.tlog-proof --leaf record.leaf --key \"$KEY\"
 
+A live log asks for the token of an auditor: CORTEX_TOKEN.
 KEY is the log's verifier key, NAME+ID+BASE64. Get it from the operators once, on a way that you trust.";
 
 #[derive(Subcommand)]

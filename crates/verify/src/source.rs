@@ -13,6 +13,8 @@ use cortex_log::tile::{MAX_BUNDLE_BYTES, MAX_TILE_BYTES, TilePath};
 const AT_ONCE: usize = 8;
 /// How long one file may take.
 const DEADLINE: Duration = Duration::from_mins(1);
+/// The variable with the bearer token that a live log may ask for; an argument would be seen by everybody.
+const TOKEN: &str = "CORTEX_TOKEN";
 /// The width of a finished tile.
 const FULL: u16 = 256;
 /// The longest note or list of shards, in bytes.
@@ -113,11 +115,18 @@ impl Source {
                 Err(error) => Err(self.error(path, &error)),
             },
             Self::Web(agent, base) => {
-                let answer =
-                    agent.get(format!("{base}/{path}")).call().map_err(|error| self.error(path, &error))?;
+                let mut request = agent.get(format!("{base}/{path}"));
+                if let Ok(token) = std::env::var(TOKEN) {
+                    request = request.header("authorization", format!("Bearer {}", token.trim()));
+                }
+                let answer = request.call().map_err(|error| self.error(path, &error))?;
                 match answer.status().as_u16() {
                     200 => self.whole(path, answer.into_body().into_reader(), limit).map(Some),
                     404 => Ok(None),
+                    401 | 403 => {
+                        let why = format!("the server wants the token of an auditor: set {TOKEN}");
+                        Err(self.error(path, &why))
+                    }
                     other => Err(self.error(path, &format!("the server answered with status {other}"))),
                 }
             }

@@ -2,11 +2,12 @@
 //! what it says.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_sts::config::Credentials;
 use cortex_sandbox::{Cloud, Mint, RunClaims};
+use cortex_server::store::log::verify;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
@@ -17,10 +18,12 @@ use crate::world::{Plan, World};
 pub(crate) async fn run() -> Result<(), Error> {
     let started = Instant::now();
     let demo = Demo::start().await?;
-    demo.four_credentials().await?;
+    let bigquery = demo.four_credentials().await?;
     demo.denials().await?;
     demo.approval().await?;
+    demo.revocation(&bigquery).await?;
     demo.record().await?;
+    demo.log().await?;
     println!("\nEverything was what it said, in {:.1} s.", started.elapsed().as_secs_f64());
     demo.world.shut_down().await;
     Ok(())
@@ -50,7 +53,7 @@ impl Demo {
         heading("A world of its own: private Postgres, sandbox clouds, a development issuer, Cortex");
         let world = World::start(Plan::default()).await?;
         println!("   Cortex listens on {}", world.cortex.issuer_url);
-        let http = Client::builder().timeout(std::time::Duration::from_secs(20)).build()?;
+        let http = Client::builder().timeout(Duration::from_secs(20)).build()?;
         Ok(Self { world, http })
     }
 
@@ -69,14 +72,15 @@ impl Demo {
         Ok(self.http.get(url).bearer_auth(token).send().await?.json().await?)
     }
 
-    /// What a finance admin says.
-    async fn say(&self, path: &str, sub: &str, body: &Value) -> Result<Value, Error> {
-        let token = self.world.person_token(sub, &["finance-admins"])?;
+    /// What a person does.
+    async fn say(&self, path: &str, sub: &str, group: &str, body: &Value) -> Result<Value, Error> {
+        let token = self.world.person_token(sub, &[group])?;
         let url = format!("{}{path}", self.world.cortex.issuer_url);
         Ok(self.http.post(url).bearer_auth(token).json(body).send().await?.json().await?)
     }
 
-    async fn four_credentials(&self) -> Result<(), Error> {
+    /// Answers BigQuery's part, for what comes later.
+    async fn four_credentials(&self) -> Result<Value, Error> {
         heading("A scheduled run shows who it is and asks under the policy first-steps");
         let run = RunClaims::scheduled("hello_cortex", "scheduled__2026-11-23", "publish_mart");
         println!("   run: dag {}, run {}, task {}", run.dag_id, run.run_id, run.task_id);
@@ -94,7 +98,8 @@ impl Demo {
         heading("Each of them works, for this run only");
         self.use_aws(&credentials["aws"]["credential"]).await?;
         self.use_bigquery(&credentials["bigquery"]["credential"]).await?;
-        self.use_snowflake(&credentials["snowflake"]["credential"]).await
+        self.use_snowflake(&credentials["snowflake"]["credential"]).await?;
+        Ok(credentials["bigquery"].clone())
     }
 
     async fn use_aws(&self, keys: &Value) -> Result<(), Error> {
@@ -121,16 +126,18 @@ impl Demo {
         )
     }
 
-    async fn use_bigquery(&self, credential: &Value) -> Result<(), Error> {
+    async fn open_mart(&self, credential: &Value) -> Result<StatusCode, Error> {
         let token = credential["token"].as_str().unwrap_or_default();
         let google = self.world.sandbox.google_url();
         let mart = format!("{google}/bigquery/v2/projects/acme-finance/datasets/mart");
-        let answer = self.http.get(mart).bearer_auth(token).send().await?;
-        check(
-            answer.status() == StatusCode::OK,
-            "BigQuery opens the dataset mart",
-            &json!(answer.status().as_u16()),
-        )?;
+        Ok(self.http.get(mart).bearer_auth(token).send().await?.status())
+    }
+
+    async fn use_bigquery(&self, credential: &Value) -> Result<(), Error> {
+        let token = credential["token"].as_str().unwrap_or_default();
+        let google = self.world.sandbox.google_url();
+        let status = self.open_mart(credential).await?;
+        check(status == StatusCode::OK, "BigQuery opens the dataset mart", &json!(status.as_u16()))?;
         let payroll = format!("{google}/bigquery/v2/projects/acme-finance/datasets/payroll");
         let answer = self.http.get(payroll).bearer_auth(token).send().await?;
         let refused = answer.status() == StatusCode::FORBIDDEN;
@@ -178,13 +185,44 @@ impl Demo {
         let path = format!("/v1/grants/{grant}/approve");
         let shown = self.look(&format!("/v1/grants/{grant}"), "carol", &["finance-admins"]).await?;
         let seen = json!({"request_digest": shown["request_digest"]});
-        let own = self.say(&path, "alice", &seen).await?;
+        let own = self.say(&path, "alice", "finance-admins", &seen).await?;
         println!("   {}", own["detail"]);
         check(own["status"] == 403, "alice, who started it, may not approve it", &own)?;
-        let approved = self.say(&path, "carol", &seen).await?;
+        let approved = self.say(&path, "carol", "finance-admins", &seen).await?;
         check(approved["status"] == "approved", "carol approves", &approved)?;
         let (status, answer) = self.ask(&run, "first-steps").await?;
         check(status == StatusCode::OK, "the run's next ask is issued under the approval", &answer)
+    }
+
+    async fn revocation(&self, bigquery: &Value) -> Result<(), Error> {
+        heading("A token has leaked: an admin revokes it");
+        let id = &bigquery["issuance_id"];
+        let leaked = json!({"issuance_id": id, "reason": "it was printed into a log"});
+        let begun = self.say("/v1/revocations", "erin", "cortex-admins", &leaked).await?;
+        let path = format!("/v1/revocations/{}", begun["id"].as_str().unwrap_or_default());
+        let mut seen = begun;
+        let until = Instant::now() + Duration::from_secs(20);
+        while seen["issuances"][0]["state"] == "pending" && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            seen = self.look(&path, "erin", &["cortex-admins"]).await?;
+        }
+        let one = &seen["issuances"][0];
+        check(one["state"] == "enforced", "enforced: Google has confirmed that it denies the token", &seen)?;
+        let status = self.open_mart(&bigquery["credential"]).await?;
+        check(status == StatusCode::FORBIDDEN, "BigQuery refuses it", &json!(status.as_u16()))
+    }
+
+    async fn log(&self) -> Result<(), Error> {
+        heading("The log: every record sealed, in one tree, under one signed checkpoint");
+        let broker = &self.world.cortex.broker;
+        broker.log.round(&broker.pool).await.map_err(|error| Error::Said(error.to_string()))?;
+        let key = broker.recorder.stamp().chains.verifier();
+        let summary = verify(&broker.pool, &key, Vec::new(), |_, _| {}).await;
+        let summary = summary.map_err(|error| Error::Said(format!("the log is not whole: {error}")))?;
+        println!("   {key}");
+        let what =
+            format!("{} leaves of {} chains: each seal, each hash, the root", summary.leaves, summary.chains);
+        check(summary.leaves > 0 && summary.recoveries.is_empty(), &what, &json!(summary.leaves))
     }
 
     async fn record(&self) -> Result<(), Error> {
