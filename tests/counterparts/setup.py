@@ -34,6 +34,7 @@ OLDEST_PYTHON = (3, 11)
 PYTHONS = (
     ("CORTEX_TEST_VENV", "main", "Python clients and counterparts (about 400 MB)"),
     ("CORTEX_TEST_VENV_SF4", "sf4", "the older Snowflake connector (about 100 MB)"),
+    ("CORTEX_TEST_VENV_SIEM", "siem", "parsers of the formats that SIEMs take (about 20 MB)"),
     ("CORTEX_AIRFLOW3_VENV", "airflow3", "Airflow 3.3 with the clouds' operators (about 1.5 GB)"),
 )
 # The rest of the matrix of the Airflow package: tested where they install.

@@ -32,4 +32,5 @@ mod replay;
 mod replicas;
 mod revocation;
 mod secrets;
+mod streams;
 mod terminal;

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::grants::{bob_approves, by_hand, pending};
 use crate::replicas::second;
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef-the-secret";
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef-the-secret";
 
 /// One POST that arrived.
 #[derive(Debug, Clone)]
@@ -91,7 +91,7 @@ fn endpoint(name: &str, url: &str) -> NotificationConfig {
 }
 
 /// A file with one line.
-fn kept(kind: &str, line: &str) -> PathBuf {
+pub(crate) fn kept(kind: &str, line: &str) -> PathBuf {
     let file = std::env::temp_dir().join(format!("cortex-{}.{kind}", uuid::Uuid::from_u128(rand::random())));
     std::fs::write(&file, format!("{line}\n")).unwrap();
     file
@@ -113,11 +113,11 @@ async fn until_the_outbox(world: &TestWorld, what: &str, query: &'static str) {
 
 const EMPTY: &str = "SELECT NOT EXISTS (SELECT FROM notification)";
 
-fn verify(arrived: &Arrived, now: i64) {
-    let signature = arrived.signature.as_deref().expect("a signature");
+/// Whether a body was signed with [`SECRET`] at this time, in seconds since 1970.
+pub(crate) fn verify(signature: &str, body: &[u8], now: i64) {
     let (time, mac) = signature.strip_prefix("t=").unwrap().split_once(",v1=").unwrap();
     assert_eq!(time, now.to_string());
-    let signed = [time.as_bytes(), b".", &arrived.body].concat();
+    let signed = [time.as_bytes(), b".", body].concat();
     let key = |secret: &str| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let mac = hex::decode(mac).unwrap();
     hmac::verify(&key(SECRET), &signed, &mac).expect("signed with the secret");
@@ -135,7 +135,7 @@ async fn a_request_and_its_decision_are_told_signed_and_with_a_link_to_the_grant
     let mut arrived = receiver.until(2).await;
     arrived.sort_by(|a, b| b.event.cmp(&a.event));
     for one in &arrived {
-        verify(one, world.now().as_second());
+        verify(one.signature.as_deref().expect("a signature"), &one.body, world.now().as_second());
         let text = String::from_utf8(one.body.clone()).unwrap();
         assert!(!text.contains("groups") && !text.contains("eyJ"), "{text}");
         assert_eq!(one.json()["link"], world.url(&format!("/console/grants/{grant}")));

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 pub use browser::{Browser, Window};
 pub use client::{
-    Answer, logcheck, node, node_command, python, python_command, python_sf4, python_sf4_command,
+    Answer, logcheck, node, node_command, python, python_command, python_sf4, python_sf4_command, siem,
 };
 pub use openid_provider::{Fault, OpenIdProvider};
 
@@ -49,6 +49,8 @@ struct Places {
     node_modules: PathBuf,
     #[serde(rename = "CORTEX_TEST_LOGCHECK")]
     logcheck: PathBuf,
+    #[serde(rename = "CORTEX_TEST_VENV_SIEM")]
+    venv_siem: PathBuf,
 }
 
 impl Places {
@@ -73,6 +75,7 @@ impl Places {
             airflow: var("CORTEX_AIRFLOW3_VENV")?,
             node_modules: var("CORTEX_TEST_NODE_MODULES")?,
             logcheck: var("CORTEX_TEST_LOGCHECK")?,
+            venv_siem: var("CORTEX_TEST_VENV_SIEM")?,
         })
     }
 

@@ -11,6 +11,7 @@ use cortex_identity::{AirflowConfig, ClusterConfig, IssuerConfig};
 use cortex_providers::BuiltIns;
 use cortex_server::Config;
 use cortex_server::notify::NotificationConfig;
+use cortex_server::streams::StreamConfig;
 use serde_json::Value;
 
 fn config_folder() -> PathBuf {
@@ -170,6 +171,10 @@ fn what_stands_there_as_a_default_is_the_default() {
     });
     default["notifications"] = serde_json::to_value(plain.collect::<Vec<_>>()).unwrap();
 
+    let streams = config.streams.into_iter();
+    let plain = streams.map(|one| StreamConfig::new(one.name, one.format, one.to));
+    default["streams"] = serde_json::to_value(plain.collect::<Vec<_>>()).unwrap();
+
     let schema = printed(&["config", "schema"]);
     let mut descriptions = BTreeMap::new();
     options(&schema, &schema, "", &mut descriptions);
@@ -195,7 +200,7 @@ fn what_stands_there_as_a_default_is_the_default() {
             default => assert_eq!(written.pointer(&path), default, "{path}"),
         }
     }
-    let expected = [("airflows", 2), ("clusters", 1), ("issuers", 3), ("notifications", 2)];
+    let expected = [("airflows", 2), ("clusters", 1), ("issuers", 3), ("notifications", 2), ("streams", 1)];
     assert_eq!(seen, expected.into(), "one issuer of each kind, one Airflow for each credential");
 }
 

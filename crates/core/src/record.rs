@@ -2,6 +2,7 @@
 //!
 //! An entry is loggable by construction: none of its types can hold a secret.
 
+mod target;
 mod what;
 
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use crate::decision::Reason;
 use crate::ids::{DecisionId, Digest, GrantId, IssuanceId, IssuerName, PolicyName, RecordId};
 use crate::principal::{ClaimedRun, Principal};
 
+pub use target::target;
 pub use what::What;
 
 /// The largest leaf, in bytes: C2SP tile bundles carry a 16-bit length.

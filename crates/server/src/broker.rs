@@ -20,6 +20,7 @@ use crate::random::Random;
 use crate::revoking::RevocationConfig;
 use crate::sign_in::SignIn;
 use crate::store::{Committed, Recorder};
+use crate::streams::Streams;
 
 /// A replica's parts.
 pub struct Broker {
@@ -51,6 +52,8 @@ pub struct Broker {
     pub approvers: ApproverRules,
     /// Tells people what happens.
     pub notifier: Notifier,
+    /// Sends every record to other systems.
+    pub streams: Streams,
     /// Who may do what.
     pub roles: RolesConfig,
     /// Where people sign in, if they can.

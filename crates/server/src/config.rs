@@ -18,6 +18,7 @@ use crate::log::LogConfig;
 use crate::notify::{self, NotificationConfig};
 use crate::revoking::RevocationConfig;
 use crate::sign_in::SignInConfig;
+use crate::streams::{self, StreamConfig};
 
 /// The prefix of the environment variables that override the file.
 pub const ENV_PREFIX: &str = "CORTEX__";
@@ -52,6 +53,8 @@ pub struct Config {
     pub clusters: Vec<ClusterConfig>,
     /// Who is told what happens. Default nobody.
     pub notifications: Vec<NotificationConfig>,
+    /// Where every record goes besides. Default nowhere.
+    pub streams: Vec<StreamConfig>,
     /// The clouds and APIs.
     pub providers: ProvidersConfig,
 }
@@ -255,6 +258,7 @@ impl Config {
         faults.extend(self.log.faults());
         faults.extend(self.grants.faults());
         faults.extend(notify::faults(&self.notifications));
+        faults.extend(streams::faults(&self.streams));
         if !(1..=4_096).contains(&self.database.max_batch) {
             faults.push(format!("database.max_batch is {}: write 1 to 4,096", self.database.max_batch));
         }

@@ -27,6 +27,7 @@ mod serve;
 pub mod sign_in;
 pub mod start;
 pub mod store;
+pub mod streams;
 pub mod supervisor;
 
 pub use config::Config;

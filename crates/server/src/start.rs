@@ -30,6 +30,7 @@ use crate::notify::{Endpoints, Notifier};
 use crate::random::Random;
 use crate::sign_in::SignIn;
 use crate::store::{self, Author, Recorder, RecorderOptions, Stamp, StoreError};
+use crate::streams::Streams;
 use crate::{serve, supervisor};
 
 /// What a replica takes from the world.
@@ -158,6 +159,7 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
         grants: config.grants.clone(),
         approvers: ApproverRules::new(&config.grants, &config.issuers),
         notifier,
+        streams: Streams::new(&config.streams, issuer_url.to_owned())?,
         roles: config.roles.clone(),
         sign_in: SignIn::new(&config.sign_in, &config.issuers, issuer_url)?,
         noise: Noise::default(),

@@ -51,6 +51,7 @@ pub fn start(
     }
     run(|broker, _| Box::pin(async move { broker.identity.refresh_loop().await }), poll);
     run(|broker, poll| Box::pin(async move { broker.notifier.deliver_forever(&broker, poll).await }), poll);
+    run(|broker, poll| Box::pin(async move { broker.streams.send_forever(&broker, poll).await }), poll);
 }
 
 type BoxedLoop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -64,6 +64,12 @@ pub async fn python_sf4(script: &str, args: &[&str], env: &[(&str, &str)], stdin
     run(&python_sf4_command(script).await, args, env, stdin).await
 }
 
+/// Has events read by parsers of the formats that SIEMs take.
+pub async fn siem(args: &[&str], events: &str) -> Answer {
+    let script = folder().join("python").join("siem_reader.py");
+    run(&[Places::get().await.venv_siem.join("bin/python"), script], args, &[], events).await
+}
+
 /// Runs a script of `counterparts/node`.
 pub async fn node(script: &str, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Answer {
     run(&node_command(script).await, args, env, stdin).await

@@ -22,6 +22,7 @@ pub(crate) mod policies;
 mod preapprovals;
 pub(crate) mod replays;
 pub(crate) mod revocations;
+mod streams;
 mod token;
 mod well_known;
 
@@ -204,6 +205,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(log::shards))
         .routes(routes!(log::checkpoint))
         .routes(routes!(log::proof))
+        .routes(routes!(streams::list))
         .routes(routes!(people::sign_in))
         .routes(routes!(people::me))
         .routes(routes!(people::sessions))

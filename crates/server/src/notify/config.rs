@@ -7,6 +7,8 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::webhook::destination;
+
 /// The kinds of records that can be told of. A break of the glass is told to everybody.
 pub const EVENTS: [&str; 12] = [
     "grant.requested",
@@ -133,17 +135,6 @@ impl NotificationConfig {
             fault("has a max_attempts that is not 1 to 20");
         }
         faults
-    }
-}
-
-/// The URL may be a secret itself, so it is not repeated.
-fn destination(text: &str) -> Result<Url, &'static str> {
-    let url = Url::parse(text).map_err(|_| "has a url that is none")?;
-    let loopback = || url.host_str().is_some_and(|h| matches!(h, "localhost" | "127.0.0.1" | "[::1]"));
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if loopback() => Ok(url),
-        _ => Err("has a url that is not https; http is for loopback only"),
     }
 }
 

@@ -176,7 +176,7 @@ fn capital(text: &str) -> String {
 }
 
 /// Who it is, without their address and groups: those are nobody's business outside.
-fn person(value: &Value) -> Option<String> {
+pub(crate) fn person(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         _ => serde_json::from_value::<Principal>(value.clone()).ok().map(|principal| principal.subject()),

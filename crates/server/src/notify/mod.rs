@@ -3,17 +3,16 @@
 
 mod config;
 mod message;
+pub(crate) mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use cortex_core::NotificationId;
 use cortex_core::record::What;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use zeroize::Zeroizing;
 
 use crate::broker::Broker;
 use crate::random::Random;
@@ -23,19 +22,12 @@ use message::Message;
 
 pub(crate) use config::faults;
 pub use config::{EVENTS, Format, NotificationConfig};
+pub(crate) use message::person;
 
 /// How many notifications one replica sends side by side.
 const AT_ONCE: i64 = 16;
-/// The first pause after a failure, in seconds; it doubles each time.
-const FIRST_PAUSE_S: i64 = 5;
-/// The longest pause, in seconds.
-const LONGEST_PAUSE_S: i64 = 3_600;
 /// How much longer than a try may take it belongs to the replica that makes it.
 const SLACK: SignedDuration = SignedDuration::from_secs(15);
-/// The shortest secret, in bytes.
-const SECRET_MIN: usize = 32;
-/// How much of an error is kept, in characters.
-const ERROR_MAX: usize = 300;
 
 /// The endpoints that are told of records; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -87,10 +79,7 @@ pub struct Notifier {
 impl Notifier {
     /// One for these endpoints. `public_url` is where people reach Cortex.
     pub fn new(endpoints: Endpoints, public_url: String) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("cortex/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+        let http = webhook::client()?;
         Ok(Self { endpoints, http, public_url })
     }
 
@@ -142,7 +131,7 @@ impl Notifier {
         );
         let again = u32::try_from(due.attempts).is_ok_and(|attempts| attempts < endpoint.max_attempts);
         let failure = if again {
-            let pause = pause(due.attempts, &*broker.random);
+            let pause = webhook::pause(due.attempts, &*broker.random);
             Failure::Again { at: broker.clock.now().saturating_add(pause).unwrap_or(Timestamp::MAX) }
         } else {
             metrics::counter!("cortex_notifications_dead_total", "endpoint" => endpoint.name.clone())
@@ -152,7 +141,6 @@ impl Notifier {
         notifications::failed(&broker.pool, &due, &error, failure, broker.recorder.stamp()).await
     }
 
-    /// The error says what was the case, without the URL: that of a chat's webhook is a secret.
     async fn send(&self, now: Timestamp, endpoint: &NotificationConfig, due: &Due) -> Result<(), String> {
         let leaf = serde_json::from_slice(&due.leaf).map_err(|_| "the record cannot be read".to_owned())?;
         let message =
@@ -165,25 +153,9 @@ impl Notifier {
             .post(destination)
             .headers(headers)
             .timeout(Duration::from_secs(endpoint.timeout_s.into()))
-            .body(body)
-            .send();
-        match sending.await {
-            Ok(response) if response.status().is_success() => Ok(()),
-            Ok(response) => Err(format!("it answered HTTP {}", response.status().as_u16())),
-            Err(error) => Err(cause(error)),
-        }
+            .body(body);
+        webhook::send(sending).await
     }
-}
-
-fn cause(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(&error);
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text.chars().take(ERROR_MAX).collect()
 }
 
 /// The id tells a second delivery; the signature, over the time and the body, that it is from here and recent.
@@ -193,39 +165,12 @@ async fn headers(
     now: Timestamp,
     body: &[u8],
 ) -> Result<HeaderMap, String> {
-    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| "a header cannot be written".to_owned());
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert("cortex-notification-id", value(&due.id.to_string())?);
-    headers.insert("cortex-event", value(&due.event)?);
+    headers.insert("cortex-notification-id", webhook::header(&due.id.to_string())?);
+    headers.insert("cortex-event", webhook::header(&due.event)?);
     if let Some(file) = &endpoint.secret_file {
-        let secret = tokio::fs::read(file).await.map_err(|_| "its secret_file cannot be read".to_owned())?;
-        let secret = Zeroizing::new(secret);
-        let secret = secret.trim_ascii();
-        if secret.len() < SECRET_MIN {
-            return Err(format!("its secret_file has fewer than {SECRET_MIN} characters"));
-        }
-        headers.insert("cortex-signature", value(&signature(secret, now, body))?);
+        headers.insert(webhook::SIGNATURE, webhook::signature(file, now, body).await?);
     }
     Ok(headers)
-}
-
-/// `t=<seconds since 1970>,v1=<hex>`: HMAC-SHA256 over the time, a dot and the body.
-fn signature(secret: &[u8], now: Timestamp, body: &[u8]) -> String {
-    let time = now.as_second().to_string();
-    let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret));
-    mac.update(time.as_bytes());
-    mac.update(b".");
-    mac.update(body);
-    format!("t={time},v1={}", hex::encode(mac.sign()))
-}
-
-/// The pause after the try of this number: doubling, bounded, and anywhere in its upper half, so that what failed
-/// together is not tried together.
-fn pause(attempts: i32, random: &dyn Random) -> SignedDuration {
-    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or_default().min(16);
-    let whole = FIRST_PAUSE_S.saturating_mul(1 << doublings).min(LONGEST_PAUSE_S);
-    let mut byte = [0];
-    random.fill(&mut byte);
-    SignedDuration::from_millis(whole * 500 + whole * 500 * i64::from(byte[0]) / 255)
 }

@@ -17,6 +17,7 @@ pub mod replay;
 pub mod revocations;
 mod row;
 pub mod sessions;
+pub mod streams;
 pub mod timeline;
 
 use std::str::FromStr as _;
