@@ -44,6 +44,14 @@ async fn a_role_that_may_change_the_record_is_refused() {
 }
 
 #[tokio::test]
+async fn a_postgres_that_may_lose_what_it_has_committed_is_refused() {
+    // The tests' own.
+    let pool = store::connect(&config(&database().await)).await.unwrap();
+    let refused = store::check_durable(&pool).await;
+    assert!(matches!(&refused, Err(StoreError::NotDurable(setting)) if setting == "fsync"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn the_server_can_append_to_the_record_and_change_nothing_in_it() {
     let world = TestWorld::start().await;
     world.ask_for(&first_run("scheduled__1"), "first-steps").await;

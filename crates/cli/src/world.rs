@@ -137,6 +137,8 @@ impl World {
 pub fn configure(sandbox: &Sandbox, database_url: &str, folder: &Path) -> Result<Config, Error> {
     let mut config = Config::default();
     config.database.url = Some(database_url.to_owned());
+    // What a world of its own holds need not outlive it.
+    config.database.require_durable = false;
     config.keys.encryption_key_file = folder.join("cortex.key");
     config.log.key_file = folder.join("cortex-log.key");
     config.log.anchor_file = folder.join("cortex-log.anchor");

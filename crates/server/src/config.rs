@@ -126,6 +126,9 @@ pub struct DatabaseConfig {
     /// How often to look for changed policies and keys, should a notification be lost, in milliseconds.
     /// Default 500.
     pub poll_ms: u64,
+    /// Whether to refuse a Postgres that may lose what it has committed: `fsync`, `full_page_writes` or
+    /// `synchronous_commit` off. Default true.
+    pub require_durable: bool,
 }
 
 impl Default for DatabaseConfig {
@@ -139,6 +142,7 @@ impl Default for DatabaseConfig {
             intent_deadline_s: 40,
             max_batch: 512,
             poll_ms: 500,
+            require_durable: true,
         }
     }
 }

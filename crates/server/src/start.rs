@@ -124,6 +124,9 @@ pub async fn start(
 
 async fn build(config: &Config, issuer_url: &str, environment: Environment) -> Result<Broker, StartError> {
     let pool = store::connect(&config.database).await?;
+    if config.database.require_durable {
+        store::check_durable(&pool).await?;
+    }
     let replica = config.server.replica.clone().unwrap_or_else(host_name);
     let stamp = stamp(config, &pool, replica, &environment).await?;
     let Environment { clock, random } = environment;

@@ -77,6 +77,12 @@ pub enum StoreError {
          grant to cortex_server, or set database.role to cortex_server"
     )]
     RoleTooStrong(String),
+    /// Postgres may lose what it has committed.
+    #[error(
+        "Postgres may lose what it has committed: {0} is off. Turn it on; Cortex hands nothing out that it cannot keep on \
+         record (database.require_durable)"
+    )]
+    NotDurable(String),
     /// Guardrails that do not go together, such as two rules of one `@id`.
     #[error("the guardrails do not go together, so nothing was changed: {}", faults(.0))]
     Guardrails(Vec<Problem>),
@@ -137,6 +143,23 @@ pub async fn connect(config: &DatabaseConfig) -> Result<PgPool, StoreError> {
     .fetch_one(&mut *connection)
     .await?;
     if strong { Err(StoreError::RoleTooStrong(config.role.clone())) } else { Ok(pool) }
+}
+
+/// Refuses a Postgres that may lose what it has committed, and warns of one that loses it with its disk.
+pub async fn check_durable(pool: &PgPool) -> Result<(), StoreError> {
+    let settings: Vec<(String, String)> = sqlx::query_as(
+        "SELECT name, setting FROM pg_settings
+         WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names') ORDER BY name",
+    )
+    .fetch_all(pool)
+    .await?;
+    if let Some((name, _)) = settings.iter().find(|(_, setting)| setting == "off") {
+        return Err(StoreError::NotDurable(name.clone()));
+    }
+    if settings.iter().any(|(name, setting)| name == "synchronous_standby_names" && setting.is_empty()) {
+        tracing::warn!("Postgres has no synchronous standby: what was committed last is lost with its disk");
+    }
+    Ok(())
 }
 
 /// Opens the pool's first connection. A start may wait longer for it than a request does.

@@ -86,6 +86,7 @@ impl Ground {
         let mut config =
             configure(&self.sandbox, &self.database.url(name), self.folder.path()).expect("a configuration");
         config.server.listen = listen;
+        config.database.require_durable = true;
         config.keys.encryption_key_file = self.folder.path().join(format!("{name}.key"));
         config.log.key_file = self.folder.path().join(format!("{name}.log-key"));
         config.log.anchor_file = self.folder.path().join(format!("{name}.anchor"));
