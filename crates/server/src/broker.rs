@@ -13,6 +13,7 @@ use crate::config::RolesConfig;
 use crate::keyring::Keyring;
 use crate::leases::Leases;
 use crate::library::Library;
+use crate::log::Witnesses;
 use crate::log::sequencer::Sequencer;
 use crate::noise::Noise;
 use crate::notify::Notifier;
@@ -62,6 +63,8 @@ pub struct Broker {
     pub noise: Noise,
     /// Brings the log up to date.
     pub log: Sequencer,
+    /// Shows it to others.
+    pub witnesses: Witnesses,
     pub(crate) providers: Registry<Committed>,
 }
 

@@ -24,7 +24,7 @@ use crate::leases::Leases;
 use crate::library::Library;
 use crate::log::chain::Chains;
 use crate::log::sequencer::{RoundError, Sequencer};
-use crate::log::{self, Health, LogKeyError};
+use crate::log::{self, Health, LogKeyError, Witnesses};
 use crate::noise::Noise;
 use crate::notify::{Endpoints, Notifier};
 use crate::random::Random;
@@ -167,6 +167,7 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
         sign_in: SignIn::new(&config.sign_in, &config.issuers, issuer_url)?,
         noise: Noise::default(),
         log: sequencer,
+        witnesses: Witnesses::new(&config.log.witnesses)?,
     })
 }
 

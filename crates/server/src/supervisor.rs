@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
 use crate::http;
+use crate::log::WITNESSED_EVERY;
 use crate::revoking;
 use crate::store::{CHANGES, RecordError, StoreError, grants, issuances, log, notifications, sessions};
 
@@ -46,6 +47,10 @@ pub fn start(
         |broker, every| Box::pin(async move { broker.log.work_forever(&broker.pool, every).await }),
         log_every,
     );
+    let shown = |broker: Arc<Broker>, every| -> BoxedLoop {
+        Box::pin(async move { broker.witnesses.work_forever(&broker.pool, every).await })
+    };
+    run(shown, WITNESSED_EVERY);
     for _ in 0..broker.revocation.workers {
         run(|broker, every| Box::pin(revoking::work_forever(broker, every)), revoking::IDLE);
     }

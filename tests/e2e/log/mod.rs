@@ -4,6 +4,7 @@ mod faults;
 mod outside;
 mod recovery;
 mod replicas;
+mod witness;
 
 use cortex_log::note::Verifier;
 use cortex_server::store::log::{VerifyError, verify};

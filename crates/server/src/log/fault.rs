@@ -24,8 +24,9 @@ pub enum Fault {
     },
     /// The database has another history than the one that was published.
     #[error(
-        "the log in the database is not the one that was published: at {} of {} its root is {found}. Somebody has changed it; \
-         find out with `cortex log verify`", .published.size, .published.origin
+        "the log in the database is not the one that was published: at {} of {} its root is {found}. Somebody has changed it, \
+         which `cortex log verify` shows; or a failover lost what was published, and the log went on without it: restore a \
+         state from before that, and write down what is lost with `cortex log recover`", .published.size, .published.origin
     )]
     Forked {
         /// What the anchor says.

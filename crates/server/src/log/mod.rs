@@ -8,6 +8,7 @@ mod fault;
 mod recovery;
 pub mod sequencer;
 mod shard;
+mod witness;
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,8 @@ pub use export::{ExportError, export};
 pub use fault::{Fault, Health};
 pub use recovery::{RecoverError, recover};
 pub use shard::Recovered;
+pub(crate) use witness::EVERY as WITNESSED_EVERY;
+pub use witness::{WitnessConfig, Witnesses};
 
 use crate::key_file;
 use crate::random::Random;
@@ -46,6 +49,8 @@ pub struct LogConfig {
     pub anchor_file: PathBuf,
     /// How often new records are integrated, in milliseconds. Default 250, 50 to 1,000.
     pub interval_ms: u64,
+    /// Others who remember how far the log had come, and cosign its checkpoints. Default none.
+    pub witnesses: Vec<WitnessConfig>,
 }
 
 impl Default for LogConfig {
@@ -55,6 +60,7 @@ impl Default for LogConfig {
             key_file: "cortex-log.key".into(),
             anchor_file: "cortex-log.anchor".into(),
             interval_ms: 250,
+            witnesses: Vec::new(),
         }
     }
 }
@@ -81,6 +87,7 @@ impl LogConfig {
         if !(50..=1_000).contains(&self.interval_ms) {
             faults.push(format!("log.interval_ms is {}: write 50 to 1,000", self.interval_ms));
         }
+        faults.extend(self.witnesses.iter().flat_map(WitnessConfig::faults));
         faults
     }
 }

@@ -132,7 +132,7 @@ impl Row {
             | What::PreapprovalEnded(_) => self.grant(what),
             What::NotificationDead { event, .. } => self.reason = Some(event.clone()),
             What::FreezeSet { by, scope, .. } | What::FreezeLifted { by, scope, .. } => {
-                self.stopped(by, scope)
+                self.stopped(by, scope);
             }
             What::RevocationRequested { selector, by, .. } => self.revoked(by, selector),
             What::RevocationFailing { provider, .. } => self.provider = Some(provider.clone()),

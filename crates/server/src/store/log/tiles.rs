@@ -47,12 +47,22 @@ pub(crate) async fn entries(
     tile::encode_bundle(&leaves).map(Some).map_err(corrupt)
 }
 
+/// The proof that the published tree begins with the tree of its first `old` leaves.
+pub(crate) async fn consistency(pool: &PgPool, shard: &Shard, old: u64) -> Result<Vec<Hash>, StoreError> {
+    read_plan(pool, shard, &Plan::consistency(old, shard.published).map_err(corrupt)?).await
+}
+
 /// The proof of a leaf; none if the checkpoint does not cover it.
 pub(crate) async fn proof(pool: &PgPool, shard: &Shard, index: u64) -> Result<Option<ProofFile>, StoreError> {
     let Some(checkpoint) = shard.checkpoint.clone().filter(|_| index < shard.published) else {
         return Ok(None);
     };
     let plan = Plan::inclusion(index, shard.published).map_err(corrupt)?;
+    let hashes = read_plan(pool, shard, &plan).await?;
+    Ok(Some(ProofFile { index, hashes, checkpoint }))
+}
+
+async fn read_plan(pool: &PgPool, shard: &Shard, plan: &Plan) -> Result<Vec<Hash>, StoreError> {
     let mut tiles: HashMap<(u8, u64), Vec<Hash>> = HashMap::new();
     for (level, index, _) in plan.tiles() {
         let hashes = read::tile(pool, shard.number, level, index).await?;
@@ -62,6 +72,5 @@ pub(crate) async fn proof(pool: &PgPool, shard: &Shard, index: u64) -> Result<Op
         let wide = tiles.get(&(level, index)).and_then(|hashes| hashes.get(..usize::from(width)));
         wide.map(<[Hash]>::to_vec).ok_or_else(|| format!("tile {index} of level {level} is missing"))
     };
-    let hashes = plan.hashes(read).map_err(|error| corrupt(format!("{error:?}")))?;
-    Ok(Some(ProofFile { index, hashes, checkpoint }))
+    plan.hashes(read).map_err(|error| corrupt(format!("{error:?}")))
 }
