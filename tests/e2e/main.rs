@@ -8,6 +8,7 @@
 )]
 
 mod airflow;
+mod asking;
 mod attacks;
 mod attestation;
 mod bench;

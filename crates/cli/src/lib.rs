@@ -68,6 +68,8 @@ enum Command {
     Issuance(commands::issuance::Args),
     /// Revocations: how far they have come.
     Revocation(commands::revocation::Args),
+    /// Reports for auditors, with what proves them.
+    Report(commands::report::Args),
     /// Freezes: stop issuing, for everything or a part of it.
     Freeze(commands::freeze::Args),
     /// The issuance log: verify, export, prove, recover.
@@ -99,6 +101,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Grant(args) => commands::grant::run(args).await,
         Command::Issuance(args) => commands::issuance::run(args).await,
         Command::Revocation(args) => commands::revocation::run(args).await,
+        Command::Report(args) => commands::report::run(args).await,
         Command::Freeze(args) => commands::freeze::run(args).await,
         Command::Log(args) => commands::log::run(args, load).await,
         Command::Exec(args) => return commands::exec::run(args).await,

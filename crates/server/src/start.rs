@@ -113,6 +113,7 @@ pub async fn start(
         mints: TaskTracker::new(),
         stopping: stop.clone(),
         replays: Arc::new(Semaphore::new(1)),
+        reports: Arc::new(Semaphore::new(2)),
         max_body_bytes: config.server.max_body_bytes,
         body_timeout: Duration::from_secs(config.server.body_timeout_s),
         request_timeout: Duration::from_secs(config.server.request_timeout_s),

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::Broker;
 use crate::http;
 use crate::log::WITNESSED_EVERY;
+use crate::questions;
 use crate::revoking;
 use crate::store::{CHANGES, RecordError, StoreError, grants, issuances, log, notifications, sessions};
 
@@ -56,6 +57,7 @@ pub fn start(
     }
     run(|broker, _| Box::pin(async move { broker.identity.refresh_loop().await }), poll);
     run(|broker, poll| Box::pin(async move { broker.notifier.deliver_forever(&broker, poll).await }), poll);
+    run(|broker, poll| Box::pin(async move { questions::follow_forever(&broker, poll).await }), poll);
     run(|broker, poll| Box::pin(async move { broker.streams.send_forever(&broker, poll).await }), poll);
 }
 

@@ -103,9 +103,14 @@ impl Api {
 
     /// Sends a request that is answered in lines, which come for up to `deadline`.
     pub(crate) async fn lines(&self, request: RequestBuilder, deadline: Duration) -> Result<Lines, Error> {
+        Ok(Lines::new(self.flow(request, deadline).await?))
+    }
+
+    /// Sends a request whose answer is read as it comes, for up to `deadline`.
+    pub(crate) async fn flow(&self, request: RequestBuilder, deadline: Duration) -> Result<Response, Error> {
         let response = self.answer_to(request.timeout(deadline)).await?;
         if response.status().is_success() {
-            return Ok(Lines::new(response));
+            return Ok(response);
         }
         Answer::read(response).await?.accepted()?;
         Err(Error::Said("the server's answer is of another version".to_owned()))

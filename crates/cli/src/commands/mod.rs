@@ -15,6 +15,7 @@ pub(crate) mod log;
 pub(crate) mod login;
 pub(crate) mod migrate;
 pub(crate) mod policy;
+pub(crate) mod report;
 pub(crate) mod revocation;
 mod scope;
 pub(crate) mod serve;

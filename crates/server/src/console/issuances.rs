@@ -35,6 +35,14 @@ pub(super) struct Search {
     pub(super) approver: String,
     pub(super) since: String,
     pub(super) until: String,
+    pub(super) target: String,
+    pub(super) rule: String,
+    pub(super) policy_digest: String,
+    pub(super) triggering_user: String,
+    pub(super) outside_hours: String,
+    pub(super) timezone: String,
+    pub(super) break_glass: String,
+    pub(super) kinds: String,
     pub(super) before: String,
 }
 
@@ -52,6 +60,14 @@ impl Search {
             provider: some(&self.provider),
             outcome: some(&self.outcome),
             approver: some(&self.approver),
+            target: some(&self.target),
+            rule: some(&self.rule),
+            policy_digest: some(&self.policy_digest),
+            triggering_user: some(&self.triggering_user),
+            outside_hours: some(&self.outside_hours),
+            timezone: some(&self.timezone),
+            break_glass: Some(self.break_glass == "true"),
+            kinds: some(&self.kinds),
             before: some(&self.before),
             limit: Some(ROWS),
         }
@@ -70,6 +86,14 @@ impl Search {
             ("approver", &self.approver),
             ("since", &self.since),
             ("until", &self.until),
+            ("target", &self.target),
+            ("rule", &self.rule),
+            ("policy_digest", &self.policy_digest),
+            ("triggering_user", &self.triggering_user),
+            ("outside_hours", &self.outside_hours),
+            ("timezone", &self.timezone),
+            ("break_glass", &self.break_glass),
+            ("kinds", &self.kinds),
             ("before", before),
         ];
         let given = fields.into_iter().filter(|(_, value)| !value.is_empty());
@@ -103,7 +127,7 @@ impl Row {
             task: shown(one.task_id),
             why: shown(one.reason),
             ends: one.expires_at.map(|at| text::time(at, now)).unwrap_or_default(),
-            outcome: one.outcome,
+            outcome: one.outcome.unwrap_or(one.kind),
         }
     }
 }
@@ -121,6 +145,7 @@ struct List {
     outcomes: Vec<Outcome>,
     rows: Vec<Row>,
     next: Option<String>,
+    behind: Option<i64>,
     here: String,
     denied: String,
     failed: String,
@@ -128,7 +153,7 @@ struct List {
 
 pub(super) async fn list(State(app): State<App>, visitor: Visitor, Query(search): Query<Search>) -> Page {
     visitor.caller.need(&[Role::Auditor, Role::Admin])?;
-    let found = issuances::list(&app.broker.pool, &filter(search.query())?).await?;
+    let (found, behind) = crate::http::issuances::found(&app, &filter(search.query())?).await?;
     let frame = Frame::load(&app, &visitor, Some(Section::Issuances), "Issuances").await?;
     let full = i64::try_from(found.len()).is_ok_and(|count| count == ROWS);
     let next = found.last().filter(|_| full).map(|last| search.path(&last.id.to_string()));
@@ -138,6 +163,7 @@ pub(super) async fn list(State(app): State<App>, visitor: Visitor, Query(search)
         outcomes: outcomes.into_iter().map(|word| Outcome { word, here: search.outcome == word }).collect(),
         rows: found.into_iter().map(|one| Row::new(one, frame.now)).collect(),
         next,
+        behind,
         here: search.path(""),
         denied: with("denied"),
         failed: with("failed"),

@@ -17,6 +17,7 @@ mod page;
 mod people;
 mod policies;
 mod replays;
+mod reports;
 mod revocations;
 mod runs;
 mod session;
@@ -58,6 +59,8 @@ fn routes() -> Router<App> {
         .route("/console/grants/{id}/deny", post(grants::deny))
         .route("/console/issuances", get(issuances::list))
         .route("/console/issuances/{id}", get(issuances::one))
+        .route("/console/reports", get(reports::list))
+        .route("/console/reports/{name}", get(reports::one))
         .route("/console/runs/{issuer}/{dag_id}/{run_id}", get(runs::page))
         .route("/console/activity", get(activity::page))
         .route("/console/policies", get(policies::list))

@@ -19,6 +19,7 @@ pub(super) enum Section {
     Waiting,
     Grants,
     Issuances,
+    Reports,
     Activity,
     Freezes,
     Revocations,
@@ -31,10 +32,11 @@ pub(super) enum Section {
 
 impl Section {
     /// Each with its name, its address, and whom it is for.
-    const ALL: [(Self, &'static str, &'static str, &'static [Role]); 11] = [
+    const ALL: [(Self, &'static str, &'static str, &'static [Role]); 12] = [
         (Self::Waiting, "Waiting", "/console", &Role::ALL),
         (Self::Grants, "Grants", "/console/grants", &Role::ALL),
         (Self::Issuances, "Issuances", "/console/issuances", &[Role::Auditor, Role::Admin]),
+        (Self::Reports, "Reports", "/console/reports", &[Role::Auditor, Role::Admin]),
         (Self::Activity, "Activity", "/console/activity", &[Role::Auditor, Role::Admin]),
         (Self::Policies, "Policies", "/console/policies", &Role::ALL),
         (Self::DryRun, "Dry run", "/console/dry-run", &Role::ALL),

@@ -21,6 +21,7 @@ pub(crate) mod people;
 pub(crate) mod policies;
 mod preapprovals;
 pub(crate) mod replays;
+pub(crate) mod reports;
 pub(crate) mod revocations;
 mod streams;
 mod token;
@@ -88,6 +89,8 @@ pub struct Shared {
     pub stopping: CancellationToken,
     /// The turn to replay: one at a time, for it takes every core.
     pub replays: Arc<Semaphore>,
+    /// The turns to make a report: some of them read a whole quarter.
+    pub reports: Arc<Semaphore>,
     /// The longest body, in bytes.
     pub max_body_bytes: usize,
     /// How long a body may take to arrive.
@@ -202,6 +205,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(introspect::introspect))
         .routes(routes!(issuances::list))
         .routes(routes!(issuances::show))
+        .routes(routes!(reports::list))
+        .routes(routes!(reports::report))
         .routes(routes!(log::shards))
         .routes(routes!(log::checkpoint))
         .routes(routes!(log::proof))

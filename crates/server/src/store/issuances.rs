@@ -1,17 +1,51 @@
 //! Reading the record: issuances with their outcomes, denials, and one of them whole.
 
-use cortex_core::IssuanceId;
-use jiff::Timestamp;
+mod search;
+
+use cortex_core::{Digest, IssuanceId};
+use jiff::{Timestamp, civil};
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::error::DatabaseError;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::{StoreError, micros, timestamp};
 
+/// What is listed where no kind is asked for.
+pub const DECISIONS: [&str; 3] = ["issuance.intent", "issuance.issued", "denial"];
+
+/// What Postgres says to a time zone that it does not know (`invalid_parameter_value`).
+const INVALID_PARAMETER: &str = "22023";
+
+/// Office hours, Monday to Friday.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfficeHours {
+    /// When they begin, included.
+    pub open: civil::Time,
+    /// When they end, excluded.
+    pub close: civil::Time,
+    /// Where, as an IANA time zone.
+    pub timezone: String,
+}
+
 /// What to look for; everything that is given has to fit.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
+    /// The kinds of records; none for issuances and denials.
+    pub kinds: Vec<String>,
+    /// What was accessed: a role, a project, an account's role or an audience.
+    pub target: Option<String>,
+    /// A rule that denied.
+    pub rule: Option<String>,
+    /// The version of the policy.
+    pub policy_digest: Option<Digest>,
+    /// Who started the run, as its Airflow calls them.
+    pub triggering_user: Option<String>,
+    /// Only what let a run in although the policy was closed, or asked to.
+    pub break_glass: bool,
+    /// Only what was outside of these hours.
+    pub outside: Option<OfficeHours>,
     /// From this time on.
     pub since: Option<Timestamp>,
     /// Before this time.
@@ -38,11 +72,27 @@ pub struct Filter {
     pub limit: i64,
 }
 
-/// One issuance or denial, in short.
+impl Filter {
+    /// Whether anything is asked that only a record's facts say; those are known a little later.
+    pub fn asks_facts(&self) -> bool {
+        self.rule.is_some() || self.asks_record_facts()
+    }
+
+    fn asks_record_facts(&self) -> bool {
+        self.target.is_some()
+            || self.policy_digest.is_some()
+            || self.triggering_user.is_some()
+            || self.break_glass
+    }
+}
+
+/// One record in short, with its outcome where it is an issuance.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Issuance {
     /// The row's id, which the next page starts after.
     pub id: Uuid,
+    /// What kind of record it is.
+    pub kind: String,
     /// The issuance; none for a denial.
     pub issuance_id: Option<Uuid>,
     /// When it was opened or denied.
@@ -60,8 +110,8 @@ pub struct Issuance {
     pub policy: Option<String>,
     /// The provider.
     pub provider: Option<String>,
-    /// `issued`, `failed`, `indeterminate`, `open` or `denied`.
-    pub outcome: String,
+    /// `issued`, `failed`, `indeterminate`, `open` or `denied`; none for another kind of record.
+    pub outcome: Option<String>,
     /// Why it was denied or failed, as a short code.
     pub reason: Option<String>,
     /// The grant that it rests on.
@@ -74,6 +124,7 @@ pub struct Issuance {
 #[derive(sqlx::FromRow)]
 struct IssuanceRow {
     id: Uuid,
+    kind: String,
     issuance_id: Option<Uuid>,
     at: i64,
     principal: Option<String>,
@@ -82,7 +133,7 @@ struct IssuanceRow {
     task_id: Option<String>,
     policy: Option<String>,
     provider: Option<String>,
-    outcome: String,
+    outcome: Option<String>,
     reason: Option<String>,
     grant_id: Option<Uuid>,
     expires_at: Option<i64>,
@@ -94,6 +145,7 @@ impl TryFrom<IssuanceRow> for Issuance {
     fn try_from(row: IssuanceRow) -> Result<Self, StoreError> {
         let IssuanceRow {
             id,
+            kind,
             issuance_id,
             at,
             principal,
@@ -109,6 +161,7 @@ impl TryFrom<IssuanceRow> for Issuance {
         } = row;
         Ok(Self {
             id,
+            kind,
             issuance_id,
             at: timestamp(at)?,
             principal,
@@ -125,47 +178,18 @@ impl TryFrom<IssuanceRow> for Issuance {
     }
 }
 
-/// The issuances and denials that fit, newest first.
+/// The records that fit, newest first.
 pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<Issuance>, StoreError> {
-    let rows: Vec<IssuanceRow> = sqlx::query_as(
-        "SELECT o.id, o.issuance_id, (extract(epoch FROM o.at) * 1000000)::int8 AS at, o.principal, o.dag_id,
-                o.run_id, o.task_id, o.policy, o.provider,
-                CASE WHEN o.kind = 'denial' THEN 'denied' ELSE COALESCE(e.outcome, o.outcome, 'open') END
-                    AS outcome,
-                COALESCE(e.reason, o.reason) AS reason, o.grant_id,
-                (extract(epoch FROM COALESCE(e.expires_at, o.expires_at)) * 1000000)::int8 AS expires_at
-         FROM record o
-         LEFT JOIN record e ON e.kind = 'issuance.outcome' AND e.issuance_id = o.issuance_id
-         WHERE o.kind IN ('issuance.intent', 'issuance.issued', 'denial')
-           AND ($1::int8 IS NULL OR o.at >= timestamptz 'epoch' + $1 * interval '1 microsecond')
-           AND ($2::int8 IS NULL OR o.at < timestamptz 'epoch' + $2 * interval '1 microsecond')
-           AND ($3::text IS NULL OR o.dag_id = $3)
-           AND ($4::text IS NULL OR o.run_id = $4)
-           AND ($5::text IS NULL OR o.task_id = $5)
-           AND ($6::text IS NULL OR o.principal = $6)
-           AND ($7::text IS NULL OR o.policy = $7)
-           AND ($8::text IS NULL OR o.provider = $8)
-           AND ($9::text IS NULL OR $9 = CASE WHEN o.kind = 'denial' THEN 'denied'
-                                              ELSE COALESCE(e.outcome, o.outcome, 'open') END)
-           AND ($10::text IS NULL OR o.grant_id IN (SELECT grant_id FROM grant_decision
-                                                    WHERE person = $10 AND approve))
-           AND ($11::uuid IS NULL OR o.id < $11)
-         ORDER BY o.id DESC LIMIT $12",
-    )
-    .bind(filter.since.map(micros))
-    .bind(filter.until.map(micros))
-    .bind(filter.dag_id.as_deref())
-    .bind(filter.run_id.as_deref())
-    .bind(filter.task_id.as_deref())
-    .bind(filter.principal.as_deref())
-    .bind(filter.policy.as_deref())
-    .bind(filter.provider.as_deref())
-    .bind(filter.outcome.as_deref())
-    .bind(filter.approver.as_deref())
-    .bind(filter.before)
-    .bind(filter.limit)
-    .fetch_all(pool)
-    .await?;
+    let mut query = search::query(filter);
+    // Planned for these very values each time: which index serves best depends on them.
+    let found = query.build_query_as().persistent(false).fetch_all(pool).await;
+    let rows: Vec<IssuanceRow> =
+        found.map_err(|error| match error.as_database_error().and_then(DatabaseError::code) {
+            Some(code) if code == INVALID_PARAMETER && filter.outside.is_some() => {
+                StoreError::UnknownTimezone
+            }
+            _ => error.into(),
+        })?;
     rows.into_iter().map(Issuance::try_from).collect()
 }
 

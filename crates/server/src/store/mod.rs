@@ -12,8 +12,10 @@ pub mod log;
 pub mod notifications;
 mod pen;
 pub mod people;
+pub mod questions;
 mod recorder;
 pub mod replay;
+pub(crate) mod reports;
 pub mod revocations;
 mod row;
 pub mod sessions;
@@ -89,6 +91,9 @@ pub enum StoreError {
     /// Postgres failed or is away.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
+    /// Postgres knows no such time zone.
+    #[error("the database does not know this time zone")]
+    UnknownTimezone,
     /// A row does not read as what it should be.
     #[error("the database holds what this cortex cannot read: {0}")]
     Corrupt(String),

@@ -40,7 +40,7 @@ impl From<'_> {
                 let batch: Vec<Value> = events.iter().map(|event| self.cloud_event(event)).collect();
                 (Value::Array(batch).to_string().into_bytes(), "application/cloudevents-batch+json")
             }
-            StreamFormat::Jsonl | StreamFormat::Ocsf => (self.lines(format, events), "application/x-ndjson"),
+            StreamFormat::Jsonl | StreamFormat::Ocsf => (self.lines(format, events), "application/jsonl"),
             StreamFormat::Cef => (self.lines(format, events), "text/plain; charset=utf-8"),
         }
     }

@@ -92,11 +92,44 @@ struct Filter {
     /// Somebody who approved, as principal.
     #[arg(long)]
     approver: Option<String>,
+    /// What was accessed: a role's ARN, a project, ACCOUNT/ROLE of Snowflake or an audience.
+    #[arg(long)]
+    target: Option<String>,
+    /// A rule that denied, such as finance-data-publish#when.
+    #[arg(long)]
+    rule: Option<String>,
+    /// The version of the policy: sha256: and 64 hexadecimal digits.
+    #[arg(long, value_name = "DIGEST")]
+    policy_digest: Option<String>,
+    /// Who started the run by hand, as its Airflow calls them.
+    #[arg(long, value_name = "USER")]
+    triggering_user: Option<String>,
+    /// Only what let a run in although the policy was closed, or asked to.
+    #[arg(long)]
+    break_glass: bool,
+    /// The kinds of records, with commas between them; issuances and denials by default.
+    #[arg(long)]
+    kinds: Option<String>,
+    /// Only what was outside of these hours or on a weekend: 09:00-18:00.
+    #[arg(long, value_name = "HOURS")]
+    outside_hours: Option<String>,
+    /// The time zone of --outside-hours; UTC by default.
+    #[arg(long, value_name = "ZONE")]
+    timezone: Option<String>,
 }
 
 impl Filter {
     fn query(&self) -> Vec<(&'static str, String)> {
+        let break_glass = self.break_glass.then(|| "true".to_owned());
         let wanted = [
+            ("target", &self.target),
+            ("rule", &self.rule),
+            ("policy_digest", &self.policy_digest),
+            ("triggering_user", &self.triggering_user),
+            ("break_glass", &break_glass),
+            ("kinds", &self.kinds),
+            ("outside_hours", &self.outside_hours),
+            ("timezone", &self.timezone),
             ("since", &self.since),
             ("dag_id", &self.dag),
             ("run_id", &self.run),
@@ -144,6 +177,7 @@ fn row(issuance: &Value) -> Vec<String> {
     let wanted =
         ["at", "outcome", "policy", "provider", "expires_at", "reason"].map(|name| field(issuance, name));
     let [at, outcome, policy, provider, expires_at, reason] = wanted;
+    let outcome = if outcome.is_empty() { field(issuance, "kind") } else { outcome };
     let id = issuance.get("issuance_id").filter(|id| !id.is_null()).or(issuance.get("id"));
     vec![at, outcome, policy, provider, run, expires_at, reason, output::text(id.unwrap_or(&Value::Null))]
 }

@@ -1,0 +1,4 @@
+//! What auditors ask, and what they are answered.
+
+mod questions;
+mod reports;
