@@ -79,9 +79,8 @@ async fn progress(seen: &Seen, cluster: &Cluster) {
     }
 }
 
-/// Does every harm `times` times, in an order and to replicas that the seed decides, two of them harmed at once.
-async fn harm(cluster: &mut Cluster, seen: &Seen, seed: u64, times: usize) {
-    let mut random = StdRng::seed_from_u64(seed);
+/// Does every harm `times` times, in an order and to replicas that `random` decides, two of them harmed at once.
+async fn harm(cluster: &mut Cluster, seen: &Seen, mut random: StdRng, times: usize) {
     let mut harms = [Harm::Kill, Harm::Stop, Harm::Cut, Harm::Stall].repeat(times);
     harms.shuffle(&mut random);
     let mut before: Option<(usize, Harm)> = None;
@@ -106,9 +105,9 @@ async fn harm(cluster: &mut Cluster, seen: &Seen, seed: u64, times: usize) {
 }
 
 async fn storm(times: usize) {
-    let seed = std::env::var("CORTEX_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(rand::random);
-    println!("CORTEX_TEST_SEED={seed}");
+    let given = std::env::var("CORTEX_TEST_SEED").ok();
+    let chosen: u64 = given.map_or_else(rand::random, |text| text.parse().expect("a number"));
+    println!("CORTEX_TEST_SEED={chosen}");
     let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_cortex-under-test"), 3).await;
     let seen = Arc::new(Seen::default());
     let mut load = vec![tokio::spawn(watch(cluster.pool.clone(), Arc::clone(&seen)))];
@@ -118,7 +117,7 @@ async fn storm(times: usize) {
         load.push(tokio::spawn(ask(cluster.caller(n), tokens, Arc::clone(&seen))));
     }
     progress(&seen, &cluster).await;
-    harm(&mut cluster, &seen, seed, times).await;
+    harm(&mut cluster, &seen, StdRng::seed_from_u64(chosen), times).await;
     progress(&seen, &cluster).await;
     seen.over.store(true, Ordering::SeqCst);
     for done in join_all(load).await {
