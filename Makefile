@@ -2,7 +2,7 @@
 # What is downloaded and built for later runs lies in ${XDG_CACHE_HOME:-~/.cache}/cortex.
 
 .DEFAULT_GOAL := help
-.PHONY: help test screenshots python-test lint rust-lint python-lint demo dev bench bench-asking bench-airflow verify-static fuzz deny fmt clean
+.PHONY: help test test-faults screenshots python-test lint rust-lint python-lint demo dev bench bench-asking bench-airflow verify-static fuzz deny fmt clean
 
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cortex
 cargo := CARGO_BUILD_BUILD_DIR="$$(python3 .ci/build_dir.py)" cargo
@@ -24,6 +24,10 @@ test: lint ## lint, then run all tests
 	@echo '== tests'
 	@$(counterparts) env $(cargo) test --workspace
 	@$(MAKE) --no-print-directory python-test
+
+test-faults: ## kill, stop and cut off replicas under load for minutes (CORTEX_TEST_SEED=… repeats one)
+	@.ci/postgres
+	@$(counterparts) env $(cargo) test --workspace --test e2e -- --ignored --nocapture log::nemesis
 
 screenshots: ## take the pictures of docs/console.md anew, with the browser tests
 	@.ci/postgres

@@ -169,7 +169,7 @@ def link(at: Path, to: Path) -> None:
 
 
 def lock() -> None:
-    for name in ("uv", *(name for _, name, _ in PYTHONS + OPTIONAL_PYTHONS)):
+    for name in ("uv", "go", *(name for _, name, _ in PYTHONS + OPTIONAL_PYTHONS)):
         source, target = HERE / "python" / f"{name}.in", HERE / "python" / f"{name}.txt"
         compiled = [
             "pip",

@@ -5,6 +5,7 @@
 
 pub mod airflow;
 pub mod attack;
+pub mod cluster;
 pub mod counterparts;
 pub mod forge;
 pub mod pg_proxy;

@@ -35,6 +35,8 @@ struct Armed {
 struct Shared {
     armed: Mutex<Option<Armed>>,
     down: AtomicBool,
+    /// Whether nothing gets through, though every connection stays.
+    stalled: watch::Sender<bool>,
     /// Told when every connection is to be cut.
     cut: watch::Sender<()>,
 }
@@ -50,6 +52,13 @@ impl Shared {
         }
         fault.remaining -= 1;
         Some((fault.loss, fault.then_down))
+    }
+
+    /// Waits while nothing gets through.
+    async fn flows(&self) {
+        let mut stalled = self.stalled.subscribe();
+        // Its sender is here: it cannot end.
+        let _ = stalled.wait_for(|stalled| !stalled).await;
     }
 
     fn go_down(&self) {
@@ -111,8 +120,14 @@ impl PgProxy {
         self.shared.go_down();
     }
 
-    /// The database is back, and nothing is lost any more.
+    /// The network takes everything and delivers nothing: no connection ends, and none answers.
+    pub fn stall(&self) {
+        self.shared.stalled.send_replace(true);
+    }
+
+    /// The database is back, and nothing is lost or held any more.
     pub fn up(&self) {
+        self.shared.stalled.send_replace(false);
         *self.shared.armed.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.shared.down.store(false, Ordering::SeqCst);
     }
@@ -163,7 +178,7 @@ async fn carry(
     let (from_server, to_server) = server.into_split();
     tokio::select! {
         done = requests(from_client, to_server, shared, struck) => done,
-        done = answers(from_server, to_client, struck) => done,
+        done = answers(from_server, to_client, shared, struck) => done,
     }
 }
 
@@ -208,6 +223,7 @@ async fn requests(
         if kind == b'B' {
             wrote.extend_from_slice(&body);
         }
+        shared.flows().await;
         to.write_all(&[&[kind][..], &length.to_be_bytes(), &body].concat()).await?;
     }
 }
@@ -218,7 +234,12 @@ async fn body(from: &mut OwnedReadHalf, length: u32) -> std::io::Result<Vec<u8>>
     Ok(body)
 }
 
-async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, struck: &Struck) -> std::io::Result<()> {
+async fn answers(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    struck: &Struck,
+) -> std::io::Result<()> {
     let mut buffer = vec![0; 16_384];
     loop {
         let read = from.read(&mut buffer).await?;
@@ -227,6 +248,7 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, struck: &Struc
         if bytes.is_empty() || struck.swallow.load(Ordering::SeqCst) {
             return Ok(());
         }
+        shared.flows().await;
         to.write_all(bytes).await?;
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use crate::world::{Answer, INSIDE, answer, database};
 
 /// How long anything here may take, on a machine that is busy with everything else.
-const PATIENCE: Duration = Duration::from_mins(2);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Clouds, a database, and the files of a Cortex that is not running yet.
 pub struct Served {
@@ -164,7 +164,7 @@ impl Served {
     }
 }
 
-fn free_address() -> std::net::SocketAddr {
+pub(crate) fn free_address() -> std::net::SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address")
 }

@@ -1,6 +1,7 @@
 //! The issuance log: complete, and verifiable by whoever has its key.
 
 mod faults;
+mod nemesis;
 mod outside;
 mod recovery;
 mod replicas;

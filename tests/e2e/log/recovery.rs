@@ -101,21 +101,25 @@ async fn a_restored_backup_refuses_to_sign_and_to_mint_until_it_is_recovered() {
 
 #[tokio::test]
 async fn a_process_that_has_written_more_than_the_database_knows_stops() {
-    let world = TestWorld::start().await;
-    for n in 0..3 {
-        issue(&world, &format!("r{n}")).await;
-    }
-    round(&world).await;
-    let mut administrator = administrator(&world).await;
     // What is not in the tree yet has no anchor; the process that wrote it remembers.
-    let rewind = [
+    let forgotten = [
         "UPDATE log_chain SET head = head - 1, sequenced = sequenced - 1 WHERE role = 'recorder' AND head > 2",
+        // The same where the chain itself is lost.
+        "DELETE FROM log_chain WHERE role = 'recorder' AND head > 2",
     ];
-    run(&mut administrator, &rewind).await;
-    refused(&world, "after1").await;
-    refused(&world, "after2").await;
-    let fault = world.world.cortex.broker.log.health().fault().expect("a fault");
-    assert_eq!(fault.kind(), "rewound");
+    for sql in forgotten {
+        let world = TestWorld::start().await;
+        for n in 0..3 {
+            issue(&world, &format!("r{n}")).await;
+        }
+        round(&world).await;
+        let mut administrator = administrator(&world).await;
+        run(&mut administrator, &[sql]).await;
+        refused(&world, "after1").await;
+        refused(&world, "after2").await;
+        let fault = world.world.cortex.broker.log.health().fault().expect(sql);
+        assert_eq!(fault.kind(), "rewound");
+    }
 }
 
 #[tokio::test]

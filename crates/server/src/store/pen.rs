@@ -7,7 +7,8 @@ use cortex_log::seal::batch_digest;
 use sqlx::PgConnection;
 
 use super::StoreError;
-use super::log::{chains, corrupt};
+use super::log::chains::{self, End};
+use super::log::corrupt;
 use super::row::{Row, Stamp};
 use crate::log::Health;
 use crate::log::chain::{Batch, Chain, Tail};
@@ -57,21 +58,19 @@ impl Pen {
         if let (Some(chain), Some(tail)) = (&self.chain, self.tail) {
             return Ok((Arc::clone(chain), tail));
         }
-        if let Some(chain) = &self.chain {
-            match chains::tail(connection, chain.id).await? {
-                Some(tail) if tail.head < self.known => {
-                    self.health.rewound(chain.id, self.known, tail.head);
-                    // What follows is on record in a chain of its own; what is in this batch is not released.
-                    self.chain = None;
-                    return Err(StoreError::Corrupt(
-                        "the database has forgotten what was written".to_owned(),
-                    ));
-                }
-                Some(tail) => {
-                    self.tail = Some(tail);
-                    return Ok((Arc::clone(chain), tail));
-                }
-                None => {}
+        if let Some(chain) = self.chain.clone() {
+            let end = chains::end(connection, chain.id).await?;
+            // A chain that is not there any more is forgotten with everything in it.
+            let head = end.map_or(0, |end| end.tail.head);
+            if head < self.known {
+                self.health.rewound(chain.id, self.known, head);
+                // What follows is on record in a chain of its own; what is in this batch is not released.
+                self.chain = None;
+                return Err(StoreError::Corrupt("the database has forgotten what was written".to_owned()));
+            }
+            if let Some(End { tail, closed: false }) = end {
+                self.tail = Some(tail);
+                return Ok((chain, tail));
             }
         }
         let (chain, tail) = chains::open_for_recorder(connection, &self.stamp).await?;

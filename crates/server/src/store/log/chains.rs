@@ -114,15 +114,23 @@ fn seal(chain: &Chain, tail: Tail, rows: &[Row], stamp: &Stamp) -> Result<Batch,
     chain.seal(tail, rows.iter().map(|row| row.leaf.as_slice()), stamp.clock.now()).map_err(corrupt)
 }
 
-/// Where this chain ends; none if it is not there or writes no more.
-pub(crate) async fn tail(connection: &mut PgConnection, chain: Uuid) -> Result<Option<Tail>, StoreError> {
-    let head: Option<i64> = sqlx::query_scalar("SELECT head FROM log_chain WHERE id = $1 AND NOT closed")
+/// Where a chain is, in the database.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    pub(crate) tail: Tail,
+    /// Whether nothing more may be written to it.
+    pub(crate) closed: bool,
+}
+
+/// Where this chain is; none if it is not there.
+pub(crate) async fn end(connection: &mut PgConnection, chain: Uuid) -> Result<Option<End>, StoreError> {
+    let found: Option<(i64, bool)> = sqlx::query_as("SELECT head, closed FROM log_chain WHERE id = $1")
         .bind(chain)
         .fetch_optional(&mut *connection)
         .await?;
-    let Some(head) = head else { return Ok(None) };
+    let Some((head, closed)) = found else { return Ok(None) };
     let digest = last_written(connection, chain, head).await?.map_or(Hash::ZERO, |(_, digest)| digest);
-    Ok(Some(Tail { head, digest }))
+    Ok(Some(End { tail: Tail { head, digest }, closed }))
 }
 
 /// The last batch of a chain that has leaves, up to `head`, and its digest.

@@ -1,0 +1,178 @@
+//! Three replicas on one Postgres under load, and somebody who kills, stops and cuts them off, one after the other and two at
+//! a time: what the model in `tests/model` goes through, against the real thing.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cortex_tests::cluster::{Caller, Cluster, Harm};
+use cortex_tests::promises;
+use cortex_tests::world::first_run;
+use futures_util::future::join_all;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use sqlx::PgPool;
+use tokio::time::{Instant, sleep};
+
+/// How many ask each replica at once.
+const CALLERS: usize = 2;
+/// How many answers are seen between one harm and the next.
+const BETWEEN: usize = 10;
+
+/// What was seen from outside.
+#[derive(Default)]
+struct Seen {
+    over: AtomicBool,
+    answers: AtomicUsize,
+    /// The leaf hashes of every receipt that a caller got.
+    receipts: Mutex<Vec<String>>,
+    checkpoints: Mutex<BTreeSet<String>>,
+}
+
+/// Asks one replica for one run after the other, until it is over.
+async fn ask(caller: Caller, tokens: Vec<String>, seen: Arc<Seen>) {
+    for token in tokens {
+        if seen.over.load(Ordering::SeqCst) {
+            return;
+        }
+        let Some(answer) = caller.ask(&token, &["api", "aws"]).await else {
+            // A replica that is away says so at once: the others' callers want the processor too.
+            sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let given = answer["credentials"].as_object().into_iter().flat_map(|all| all.values());
+        let hashes: Vec<_> =
+            given.map(|one| one["receipt"]["leaf_hash"].as_str().expect("a receipt").to_owned()).collect();
+        if !hashes.is_empty() {
+            seen.answers.fetch_add(1, Ordering::SeqCst);
+        }
+        seen.receipts.lock().unwrap().extend(hashes);
+    }
+    assert!(seen.over.load(Ordering::SeqCst), "the callers ran out of runs");
+}
+
+/// Keeps every checkpoint that is published.
+async fn watch(pool: PgPool, seen: Arc<Seen>) {
+    while !seen.over.load(Ordering::SeqCst) {
+        let published: Vec<String> =
+            sqlx::query_scalar("SELECT checkpoint FROM log_shard WHERE checkpoint IS NOT NULL")
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        seen.checkpoints.lock().unwrap().extend(published);
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until somebody was given something so many times more.
+async fn progress(seen: &Seen, cluster: &Cluster) {
+    let enough = seen.answers.load(Ordering::SeqCst) + BETWEEN;
+    let until = Instant::now() + Duration::from_mins(1);
+    while seen.answers.load(Ordering::SeqCst) < enough {
+        let logs: Vec<_> = (0..cluster.len()).map(|n| cluster.log(n)).collect();
+        assert!(Instant::now() < until, "nobody is given anything: {}", logs.join("\n"));
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Does every harm `times` times, in an order and to replicas that `random` decides, two of them harmed at once.
+async fn harm(cluster: &mut Cluster, seen: &Seen, mut random: StdRng, times: usize) {
+    let mut harms = [Harm::Kill, Harm::Stop, Harm::Cut, Harm::Stall].repeat(times);
+    harms.shuffle(&mut random);
+    let mut before: Option<(usize, Harm)> = None;
+    for harm in harms {
+        let healthy: Vec<usize> =
+            (0..cluster.len()).filter(|n| before.is_none_or(|(b, _)| b != *n)).collect();
+        let n = healthy[random.random_range(0..healthy.len())];
+        println!("{harm:?} replica {n}");
+        cluster.harm(n, harm).await;
+        progress(seen, cluster).await;
+        if let Some((n, harm)) = before.replace((n, harm)) {
+            println!("heal replica {n} of {harm:?}");
+            cluster.heal(n, harm);
+        }
+    }
+    if let Some((n, harm)) = before {
+        cluster.heal(n, harm);
+    }
+    for n in 0..cluster.len() {
+        cluster.ready(n).await;
+    }
+}
+
+async fn storm(times: usize) {
+    let given = std::env::var("CORTEX_TEST_SEED").ok();
+    let chosen: u64 = given.map_or_else(rand::random, |text| text.parse().expect("a number"));
+    println!("CORTEX_TEST_SEED={chosen}");
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_cortex-under-test"), 3).await;
+    let seen = Arc::new(Seen::default());
+    let mut load = vec![tokio::spawn(watch(cluster.pool.clone(), Arc::clone(&seen)))];
+    for (n, c) in (0..cluster.len()).flat_map(|n| (0..CALLERS).map(move |c| (n, c))) {
+        let token = |i| cluster.sandbox.run_token(&first_run(&format!("n{n}-{c}-{i}"))).unwrap();
+        let tokens = (0..400 * times).map(token).collect();
+        load.push(tokio::spawn(ask(cluster.caller(n), tokens, Arc::clone(&seen))));
+    }
+    progress(&seen, &cluster).await;
+    harm(&mut cluster, &seen, StdRng::seed_from_u64(chosen), times).await;
+    progress(&seen, &cluster).await;
+    seen.over.store(true, Ordering::SeqCst);
+    for done in join_all(load).await {
+        done.unwrap();
+    }
+    check(&cluster, &seen).await;
+}
+
+/// Nothing that anybody was given is missing, and nothing has happened that is not on record.
+async fn check(cluster: &Cluster, seen: &Seen) {
+    cluster.until("the end of every intent", "SELECT NOT EXISTS (SELECT FROM open_intent)").await;
+    let sequenced = "SELECT NOT EXISTS (SELECT FROM log_chain WHERE sequenced < head) AND
+                            (SELECT size = published FROM log_shard)";
+    cluster.until("everything in a checkpoint", sequenced).await;
+    // One intent, one outcome; and no cloud made anything without an intent.
+    let ended = promises::check(&cluster.pool, &cluster.sandbox.mints()).await;
+    let count = |outcome: &str| ended.iter().filter(|ended| *ended == outcome).count();
+    let (issued, failed, open) = (count("issued"), count("failed"), count("indeterminate"));
+
+    let checkpoints = seen.checkpoints.lock().unwrap().clone();
+    let mut verify = vec!["log".to_owned(), "verify".to_owned(), "--json".to_owned()];
+    for (n, checkpoint) in checkpoints.iter().enumerate() {
+        verify.extend(["--older".to_owned(), cluster.file(&format!("checkpoint{n}"), checkpoint)]);
+    }
+    let verify: Vec<&str> = verify.iter().map(String::as_str).collect();
+    let verified: serde_json::Value = serde_json::from_str(&cluster.run(&verify).await).unwrap();
+    assert_eq!(verified["whole"], true, "{verified}");
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM record").fetch_one(&cluster.pool).await.unwrap();
+    assert_eq!(verified["leaves"], rows, "something is on record and not in the log");
+
+    let tiles: Vec<Vec<u8>> = sqlx::query_scalar("SELECT hashes FROM log_tile WHERE level = 0")
+        .fetch_all(&cluster.pool)
+        .await
+        .unwrap();
+    let leaves: BTreeSet<String> =
+        tiles.iter().flat_map(|tile| tile.chunks(32)).map(|hash| STANDARD.encode(hash)).collect();
+    let receipts = seen.receipts.lock().unwrap();
+    let missing: Vec<_> = receipts.iter().filter(|receipt| !leaves.contains(*receipt)).collect();
+    assert!(missing.is_empty(), "acknowledged and not in the log: {missing:?} of {}", receipts.len());
+    println!(
+        "{} receipts, {rows} records, {} checkpoints; the clouds' ended as {issued} issued, {failed} failed, \
+         {open} indeterminate",
+        receipts.len(),
+        checkpoints.len(),
+    );
+    assert!(issued > 0, "no cloud's credential left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_killed_stopped_and_cut_off_under_load_keep_every_promise() {
+    storm(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make test-faults"]
+async fn the_same_for_minutes() {
+    storm(8).await;
+}

@@ -1,0 +1,225 @@
+//! Several `cortex serve` on one Postgres, each behind a network of its own, to be killed, stopped and cut off.
+
+use std::fs::File;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use cortex_cli::world::configure;
+use cortex_core::clock::SystemClock;
+use cortex_sandbox::{Sandbox, SandboxConfig};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use reqwest::Client;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::pg_proxy::PgProxy;
+use crate::served::{PATIENCE, free_address};
+use crate::world::{INSIDE, database};
+
+/// How long a caller waits for an answer.
+const CALLER: Duration = Duration::from_secs(5);
+
+/// One of them.
+struct Replica {
+    name: String,
+    url: String,
+    proxy: PgProxy,
+    process: Option<Child>,
+}
+
+/// The replicas, their database and their clouds.
+pub struct Cluster {
+    /// The clouds and the development issuer.
+    pub sandbox: Sandbox,
+    /// Straight to the database, as its owner.
+    pub pool: PgPool,
+    program: &'static str,
+    database_url: String,
+    folder: TempDir,
+    replicas: Vec<Replica>,
+    http: Client,
+}
+
+/// What can be done to a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    /// kill -9; healing starts it again.
+    Kill,
+    /// SIGSTOP; healing continues it.
+    Stop,
+    /// Its connections to the database are cut, and no new one is made.
+    Cut,
+    /// Its connections to the database stay, and carry nothing.
+    Stall,
+}
+
+impl Cluster {
+    /// Starts `count` replicas of `program` with `first-steps` in force.
+    pub async fn start(program: &'static str, count: usize) -> Self {
+        let database_url = database().await;
+        let folder = tempfile::Builder::new().prefix("cortex-cluster-").tempdir().expect("a folder");
+        let public = free_address();
+        let public_url = format!("http://{public}");
+        let sandbox = Sandbox::start(SandboxConfig::demo(public_url.clone(), Arc::new(SystemClock)))
+            .await
+            .expect("clouds");
+        let mut replicas = Vec::new();
+        for n in 0..count {
+            let name = format!("replica{n}");
+            let mut config = configure(&sandbox, &database_url, folder.path()).expect("a configuration");
+            config.server.listen = if n == 0 { public } else { free_address() };
+            config.server.public_url = Some(public_url.clone());
+            config.server.replica = Some(name.clone());
+            config.server.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
+            config.log.anchor_file = folder.path().join(format!("{name}.anchor"));
+            config.database.url = None;
+            config.database.commit_timeout_ms = 1_000;
+            // So short that a replica that is stopped comes too late.
+            config.database.intent_deadline_s = 3;
+            let url = format!("http://{}", config.server.listen);
+            let text = toml::to_string(&config).expect("TOML");
+            std::fs::write(folder.path().join(format!("{name}.toml")), text).expect("a file");
+            replicas.push(Replica { name, url, proxy: PgProxy::start(&database_url), process: None });
+        }
+        let pool = PgPool::connect(&database_url).await.expect("the database");
+        let http = Client::builder().no_proxy().timeout(CALLER).build().expect("a client");
+        let mut cluster = Self { sandbox, pool, program, database_url, folder, replicas, http };
+        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/dev/first-steps.yaml");
+        cluster.run(&["policy", "apply", policy]).await;
+        for n in 0..count {
+            cluster.spawn(n);
+            cluster.ready(n).await;
+        }
+        cluster
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.replicas.is_empty()
+    }
+
+    fn command(&self, n: usize, database_url: &str, arguments: &[&str]) -> Command {
+        let config = self.folder.path().join(format!("{}.toml", self.replicas[n].name));
+        let mut command = Command::new(self.program);
+        command
+            .args(arguments)
+            .env("CORTEX_CONFIG", config)
+            .env("DATABASE_URL", database_url)
+            .env("RUST_LOG", "info")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs another command of the program, straight at the database, and answers what it prints.
+    pub async fn run(&self, arguments: &[&str]) -> String {
+        let output = self.command(0, &self.database_url, arguments).output().await.expect("the program");
+        let (out, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}: {out} {said}");
+        out.into_owned()
+    }
+
+    /// Puts a file beside the configurations, and answers its path.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.to_str().expect("a path of text").to_owned()
+    }
+
+    fn spawn(&mut self, n: usize) {
+        let replica = &self.replicas[n];
+        let path = self.folder.path().join(format!("{}.log", replica.name));
+        let log = File::options().append(true).create(true).open(path).expect("a log");
+        let mut command = self.command(n, &replica.proxy.url, &["serve"]);
+        command.stdout(log.try_clone().expect("a log")).stderr(log).kill_on_drop(true);
+        self.replicas[n].process = Some(command.spawn().expect("the program"));
+    }
+
+    /// Waits until a replica says that it is ready; one that has given up is started again.
+    pub async fn ready(&mut self, n: usize) {
+        let ready = format!("{}/readyz", self.replicas[n].url);
+        let until = Instant::now() + PATIENCE;
+        while !self.http.get(&ready).send().await.is_ok_and(|response| response.status().is_success()) {
+            assert!(Instant::now() < until, "not ready: {}", self.log(n));
+            let ended =
+                self.replicas[n].process.as_mut().and_then(|process| process.try_wait().ok().flatten());
+            if ended.is_some() {
+                self.spawn(n);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Everything that a replica has said.
+    pub fn log(&self, n: usize) -> String {
+        let path = self.folder.path().join(format!("{}.log", self.replicas[n].name));
+        String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+    }
+
+    fn signal(&self, n: usize, signal: Signal) {
+        let process = self.replicas[n].process.as_ref().and_then(Child::id).expect("a process");
+        kill(Pid::from_raw(i32::try_from(process).expect("a process id")), signal).expect("a signal");
+    }
+
+    /// Does `harm` to a replica.
+    pub async fn harm(&mut self, n: usize, harm: Harm) {
+        match harm {
+            Harm::Kill => {
+                let mut process = self.replicas[n].process.take().expect("a process");
+                process.kill().await.expect("a kill");
+            }
+            Harm::Stop => self.signal(n, Signal::SIGSTOP),
+            Harm::Cut => self.replicas[n].proxy.down(),
+            Harm::Stall => self.replicas[n].proxy.stall(),
+        }
+    }
+
+    /// Undoes it.
+    pub fn heal(&mut self, n: usize, harm: Harm) {
+        match harm {
+            Harm::Kill => self.spawn(n),
+            Harm::Stop => self.signal(n, Signal::SIGCONT),
+            Harm::Cut | Harm::Stall => self.replicas[n].proxy.up(),
+        }
+    }
+
+    /// Whoever asks replica `n` for targets of `first-steps`, without this cluster.
+    pub fn caller(&self, n: usize) -> Caller {
+        Caller { url: format!("{}/v1/credentials", self.replicas[n].url), http: self.http.clone() }
+    }
+
+    /// Waits until a query that answers one boolean answers yes.
+    pub async fn until(&self, what: &str, query: &'static str) {
+        let until = Instant::now() + PATIENCE;
+        while !sqlx::query_scalar::<_, bool>(query).fetch_one(&self.pool).await.expect("an answer") {
+            let logs: Vec<_> = (0..self.len()).map(|n| self.log(n)).collect();
+            assert!(Instant::now() < until, "{what} never came: {}", logs.join("\n"));
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// A caller of one replica.
+#[derive(Clone)]
+pub struct Caller {
+    url: String,
+    http: Client,
+}
+
+impl Caller {
+    /// Asks; none where no whole answer came.
+    pub async fn ask(&self, token: &str, targets: &[&str]) -> Option<Value> {
+        let request = self.http.post(&self.url).bearer_auth(token).header("x-forwarded-for", INSIDE);
+        let response =
+            request.json(&json!({"policy": "first-steps", "targets": targets})).send().await.ok()?;
+        response.json().await.ok()
+    }
+}
