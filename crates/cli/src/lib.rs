@@ -65,7 +65,7 @@ enum Command {
     /// Grants: what waits for approval; approve, deny, withdraw.
     Grant(commands::grant::Args),
     /// Issuances: who got what; follow them; revoke.
-    Issuance(commands::issuance::Args),
+    Issuance(Box<commands::issuance::Args>),
     /// Revocations: how far they have come.
     Revocation(commands::revocation::Args),
     /// Reports for auditors, with what proves them.
@@ -99,7 +99,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Logout(args) => commands::login::logout(&args),
         Command::Whoami(args) => commands::login::whoami(&args).await,
         Command::Grant(args) => commands::grant::run(args).await,
-        Command::Issuance(args) => commands::issuance::run(args).await,
+        Command::Issuance(args) => commands::issuance::run(*args).await,
         Command::Revocation(args) => commands::revocation::run(args).await,
         Command::Report(args) => commands::report::run(args).await,
         Command::Freeze(args) => commands::freeze::run(args).await,
