@@ -19,7 +19,7 @@ pub(super) struct Listed {
 
 /// How far each stream has come: which records have arrived, how many wait, and why, if it is stuck.
 #[utoipa::path(
-    get, path = "/v1/streams", tag = "operations", security(("bearer" = [])),
+    get, path = "/v1/streams", tag = "record", security(("bearer" = [])),
     responses((status = 200, description = "The streams that this Cortex is configured for.", body = Listed))
 )]
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Listed>, Problem> {
