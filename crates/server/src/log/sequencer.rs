@@ -212,7 +212,7 @@ impl Sequencer {
         anchored: Option<Checkpoint>,
     ) -> Result<(), RoundError> {
         let Some(published) = &anchored else {
-            if shard.size > 0 && known.anchored.is_none() {
+            if shard.published > 0 && known.anchored.is_none() {
                 tracing::warn!(
                     "the log's anchor is empty: what this replica finds in the database is taken for granted"
                 );
