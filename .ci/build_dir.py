@@ -4,7 +4,8 @@ It lies in the user's cache, so that a fresh clone finds its dependencies built.
 cargo names the artefacts of workspace members by their path within the workspace and tells fresh from stale by time,
 so one checkout would run the other's code. So the first checkout owns `build`, every other one gets a folder of its
 own, started as a copy of the dependencies in `build`; and who takes over a deleted checkout's folder forgets the
-members in it.
+members in it. Cargo keeps each state of a member that it ever built, so what is a day old goes: cargo builds it again
+if it is still wanted.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cortex"
 CHECKOUT = Path(__file__).resolve().parent.parent
 MEMBERS = "cortex*"
 OWNER = ".checkout"
+KEEP_S = 24 * 3600
 
 
 def say(text: str) -> None:
@@ -32,6 +35,36 @@ def owner(build: Path) -> Path | None:
         return Path((build / OWNER).read_text().strip())
     except FileNotFoundError:
         return None
+
+
+def of_a_member(artefact: Path) -> bool:
+    """Whether it is a workspace member's: by its name, or as an executable, which only members have."""
+    return artefact.name.removeprefix("lib").startswith("cortex") or not artefact.suffix
+
+
+def prune(build: Path) -> Path:
+    """Drops what members left behind more than a day ago."""
+    oldest = time.time() - KEEP_S
+    left = [artefact for artefact in build.glob("*/deps/*") if of_a_member(artefact)]
+    for path in [*left, *build.glob("*/examples/*"), *build.glob("*/incremental/*")]:
+        try:
+            if path.stat().st_mtime >= oldest:
+                continue
+        except FileNotFoundError:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return build
+
+
+def without_members(folder: str, names: list[str]) -> set[str]:
+    """For `copytree`: what is not copied. Only in `deps` is what has no suffix an executable."""
+    in_deps = Path(folder).name == "deps"
+    return {
+        name for name in names if name.startswith("cortex") or name.startswith("libcortex") or (in_deps and "." not in name)
+    }
 
 
 def claim(build: Path) -> Path:
@@ -57,7 +90,7 @@ def copy_dependencies(source: Path, build: Path) -> None:
                     profile / part,
                     build / profile.name / part,
                     symlinks=True,
-                    ignore=shutil.ignore_patterns(MEMBERS, f"lib{MEMBERS}"),
+                    ignore=without_members,
                 )
             except shutil.Error as error:
                 say(f"{len(error.args[0])} files vanished while they were copied; they are built again")
@@ -92,7 +125,7 @@ def main() -> None:
         shared = CACHE / "build"
         held_by = owner(shared)
         free = held_by is None or held_by == CHECKOUT or not held_by.is_dir()
-        print(claim(shared) if free else own(shared))
+        print(prune(claim(shared) if free else own(shared)))
 
 
 if __name__ == "__main__":
