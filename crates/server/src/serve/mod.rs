@@ -1,5 +1,7 @@
 //! The accept loop: bounded connections, a deadline for headers, and a shutdown that drains.
 
+mod config;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-use crate::config::ServerConfig;
 use crate::http::{App, Peer};
 use crate::supervisor;
+
+pub use config::ServerConfig;
 
 /// Serves until `stop`, then drains for at most the configured time.
 pub(crate) async fn run(
