@@ -8,6 +8,7 @@
 )]
 
 mod airflow;
+mod algorithms;
 mod asking;
 mod attacks;
 mod attestation;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cortex_core::Clock;
+use cortex_core::jwt::SigningAlgorithm;
 use cortex_sandbox::{Cloud, Fault, FaultMode};
 use cortex_server::random::SystemRandom;
-use cortex_server::{Environment, Running, keyring, supervisor};
+use cortex_server::{Config, Environment, Running, keyring, supervisor};
 use cortex_tests::forge::part;
 use cortex_tests::promises::{kept, leaves};
 use cortex_tests::world::{Answer, INSIDE, TestWorld, answer, first_run};
@@ -21,7 +22,13 @@ use tokio::time::Instant;
 
 /// A second replica of the world's Cortex, under the same public URL.
 pub(crate) async fn second(world: &TestWorld) -> Running {
+    second_with(world, |_| {}).await
+}
+
+/// The same with another configuration.
+pub(crate) async fn second_with(world: &TestWorld, adjust: impl FnOnce(&mut Config)) -> Running {
     let mut config = world.world.config.clone();
+    adjust(&mut config);
     config.server.public_url = Some(world.world.cortex.issuer_url.clone());
     config.server.replica = Some("second".to_owned());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -176,9 +183,16 @@ async fn a_verifier_that_caches_never_meets_an_unknown_key_while_keys_rotate() {
         if step % 8 == 3 {
             let mut connection = world.pool().acquire().await.unwrap();
             let stamp = brokers[0].recorder.stamp();
-            keyring::rotate(&mut connection, &world.world.config.keys, false, "operator:test", stamp)
-                .await
-                .unwrap();
+            keyring::rotate(
+                &mut connection,
+                &world.world.config.keys,
+                SigningAlgorithm::RS256,
+                false,
+                "operator:test",
+                stamp,
+            )
+            .await
+            .unwrap();
         }
         for (index, broker) in brokers.iter().enumerate() {
             broker.keyring.refresh(&broker.pool).await.unwrap();

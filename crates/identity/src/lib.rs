@@ -61,7 +61,7 @@ use verifier::Issuer;
 const CACHED_TOKENS: u64 = 10_000;
 
 /// The algorithms that Cortex signs its own tokens with.
-const OWN_ALGORITHMS: [Algorithm; 1] = [Algorithm::RS256];
+const OWN_ALGORITHMS: [Algorithm; 2] = [Algorithm::RS256, Algorithm::ES256];
 
 /// Cortex itself as an issuer. Its tokens are recognised so that they can be refused: a credential that it issued
 /// must not be the proof that the next one is issued on.

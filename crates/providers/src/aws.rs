@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cortex_core::credential::Revocation;
-use cortex_core::jwt::TokenIssuer;
+use cortex_core::jwt::{SigningAlgorithm, TokenIssuer};
 use cortex_core::policy::TargetProblem;
 use cortex_core::template::Template;
 use jiff::SignedDuration;
@@ -33,7 +33,7 @@ pub(crate) use revoker::revoker;
 use crate::calls::Planned;
 use crate::config::AwsConfig;
 use crate::target::{self, Fault, Problems, bounded_template, escape};
-use crate::{Ask, BuiltIn, Mint, Plan, Provider, Refusal, Remote};
+use crate::{Ask, BuiltIn, Mint, Plan, Provider, Refusal, Remote, local};
 use arn::{RoleArn, is_word, partition_of};
 use session::{Method, Request};
 use session_policy::{Allow, MAX_PLAIN, Rules, too_large};
@@ -75,6 +75,10 @@ struct Target {
     /// The external id that the role's trust policy demands; for `assume-role` only.
     #[serde(default)]
     external_id: Option<String>,
+    /// What the token that is shown to STS is signed with; for `web-identity` only. ES256 costs Cortex a tenth of the time.
+    /// Default: RS256.
+    #[serde(default)]
+    alg: Option<SigningAlgorithm>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -95,6 +99,7 @@ struct Compiled {
     tags: BTreeMap<String, Template>,
     method: MethodName,
     external_id: Option<String>,
+    alg: SigningAlgorithm,
 }
 
 fn compile(value: &Value) -> Result<Compiled, Vec<TargetProblem>> {
@@ -108,8 +113,10 @@ fn compile(value: &Value) -> Result<Compiled, Vec<TargetProblem>> {
     let tags = compile_tags(&target.tags, &mut problems);
     let external_id = target.external_id.as_deref();
     problems.take("/external_id", external_id.map_or(Ok(()), |id| check_external_id(id, target.method)));
-    let Target { region, method, external_id, .. } = target;
-    problems.finish(role.map(|role| Compiled { role, rules, region, tags, method, external_id }))
+    problems.take("/alg", check_alg(target.alg, target.method));
+    let Target { region, method, external_id, alg, .. } = target;
+    let alg = alg.unwrap_or_default();
+    problems.finish(role.map(|role| Compiled { role, rules, region, tags, method, external_id, alg }))
 }
 
 fn check_region(region: &str, partition: Option<&str>) -> Result<(), Fault> {
@@ -134,6 +141,14 @@ fn check_external_id(id: &str, method: MethodName) -> Result<(), Fault> {
         return Ok(());
     }
     Err(Fault::new("the external id is not one", "write 2 to 1224 of A-Z a-z 0-9 _ + = , . @ : / -"))
+}
+
+fn check_alg(alg: Option<SigningAlgorithm>, method: MethodName) -> Result<(), Fault> {
+    if alg.is_some() && method == MethodName::AssumeRole {
+        let message = "alg has no meaning for method assume-role, which shows no token";
+        return Err(Fault::new(message, "remove it, or write method: web-identity"));
+    }
+    Ok(())
 }
 
 fn compile_tags(tags: &BTreeMap<String, String>, problems: &mut Problems) -> BTreeMap<String, Template> {
@@ -210,7 +225,9 @@ impl Aws {
 
     fn method(&self, compiled: &Compiled) -> Result<Method, Refusal> {
         match compiled.method {
-            MethodName::WebIdentity => Ok(Method::WebIdentity),
+            MethodName::WebIdentity => {
+                Ok(Method::WebIdentity(local::signing_key(self.shared.issuer(), compiled.alg)?))
+            }
             MethodName::AssumeRole => {
                 let external_id = compiled.external_id.as_ref().or(self.config().external_id.as_ref());
                 let external_id = external_id.cloned().ok_or_else(|| {

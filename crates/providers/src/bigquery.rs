@@ -13,7 +13,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use cortex_core::jwt::TokenIssuer;
+use cortex_core::jwt::{SigningAlgorithm, TokenIssuer};
 use cortex_core::policy::TargetProblem;
 use jiff::SignedDuration;
 use schemars::{JsonSchema, schema_for};
@@ -56,6 +56,9 @@ struct Target {
     /// The token's OAuth scopes, without `https://www.googleapis.com/auth/`. Default: `bigquery`.
     #[serde(default = "default_scopes")]
     scopes: Vec<String>,
+    /// What the token that is shown to Google is signed with. ES256 costs Cortex a tenth of the time.
+    #[serde(default)]
+    alg: SigningAlgorithm,
 }
 
 fn default_scopes() -> Vec<String> {
@@ -116,6 +119,7 @@ struct Compiled {
     provider: Option<PoolProvider>,
     service_account: Option<String>,
     scopes: Vec<String>,
+    alg: SigningAlgorithm,
 }
 
 impl Compiled {
@@ -139,8 +143,8 @@ fn compile(value: &Value) -> Result<Compiled, Vec<TargetProblem>> {
         problems.take(&format!("/scopes/{at}"), check_scope(scope));
     }
     let scopes = target.scopes.iter().map(|scope| format!("{SCOPE_PREFIX}{scope}")).collect();
-    let Target { project, grant, service_account, .. } = target;
-    problems.finish(Some(Compiled { project, grant, provider, service_account, scopes }))
+    let Target { project, grant, service_account, alg, .. } = target;
+    problems.finish(Some(Compiled { project, grant, provider, service_account, scopes, alg }))
 }
 
 /// A project's id, which older ones have within a domain: `example.com:project`.
@@ -252,6 +256,7 @@ impl<K: 'static> Provider<K> for BigQuery {
             scopes: compiled.scopes,
             ttl,
             planned,
+            key: local::signing_key(self.shared.issuer(), compiled.alg)?,
         };
         let revocation = request.revocation();
         let mint = Mint::Remote(Remote::new(Exchange { federation: Arc::clone(&self.shared), request }));

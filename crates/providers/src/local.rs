@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cortex_core::credential::Revocation;
-use cortex_core::jwt::SigningKey;
+use cortex_core::jwt::{SigningAlgorithm, SigningKey, TokenIssuer};
 use cortex_core::{Body, Lease, Minted, Secret};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -30,6 +30,20 @@ impl<C: Serialize + Send + Sync, K> LocalMint<K> for Jwt<C> {
         })?;
         Ok(Minted { secret: Secret::seal(Body::Token(token)), lease: self.lease, details: self.details })
     }
+}
+
+/// The key that signs what a target wants signed with `algorithm`.
+pub(crate) fn signing_key(
+    issuer: &TokenIssuer,
+    algorithm: SigningAlgorithm,
+) -> Result<Arc<SigningKey>, Refusal> {
+    issuer.key_for(algorithm).ok_or_else(|| Refusal {
+        message: format!("The policy's target wants {algorithm}, and no key of Cortex signs with it yet."),
+        remedy: format!(
+            "An admin has to add {algorithm} to keys.algorithms; a new key signs once it was published for \
+             keys.publish_ahead_s."
+        ),
+    })
 }
 
 /// The lifetime of a token that Cortex signs, and its end; `most` is the limit of who reads it.

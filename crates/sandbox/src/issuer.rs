@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use axum::Json;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use cortex_core::jwt::{KeyError, SigningKey};
+use cortex_core::jwt::{KeyError, SigningAlgorithm, SigningKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -140,7 +140,7 @@ pub(crate) struct DevIssuer {
 
 impl DevIssuer {
     pub(crate) fn new(url: String, config: IssuerConfig, world: World) -> Result<Self, KeyError> {
-        let keys = RwLock::new(vec![Arc::new(SigningKey::generate()?)]);
+        let keys = RwLock::new(vec![Arc::new(SigningKey::generate(SigningAlgorithm::RS256)?)]);
         Ok(Self { url, config, world, keys, sign_ins: SignIns::default() })
     }
 
@@ -170,13 +170,13 @@ impl DevIssuer {
 
     /// Signs `claims` as they are, for tokens that are wrong on purpose.
     pub(crate) fn sign(&self, claims: &Value) -> Result<String, KeyError> {
-        let key = self.signing_key().ok_or(KeyError::Malformed)?;
+        let key = self.signing_key().ok_or(KeyError::Crypto)?;
         key.sign("JWT", claims).map(|token| token.as_str().to_owned())
     }
 
     /// Signs with a new key from now on; `keep`: the earlier ones stay published.
     pub(crate) fn rotate(&self, keep: bool) -> Result<(), KeyError> {
-        let key = Arc::new(SigningKey::generate()?);
+        let key = Arc::new(SigningKey::generate(SigningAlgorithm::RS256)?);
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         if !keep {
             keys.clear();
@@ -247,11 +247,8 @@ impl DevIssuer {
 
     fn jwks(&self) -> Response {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let keys = keys.iter().map(|key| {
-            let (n, e) = key.public_components();
-            json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": key.kid(), "n": n, "e": e})
-        });
-        Json(json!({"keys": keys.collect::<Vec<_>>()})).into_response()
+        let keys: Vec<_> = keys.iter().map(|key| key.public_jwk()).collect();
+        Json(json!({ "keys": keys })).into_response()
     }
 
     /// Gives an ID token for a code, as a sign-in ends.

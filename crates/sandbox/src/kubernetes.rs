@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use axum::Json;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use cortex_core::jwt::{KeyError, SigningKey};
+use cortex_core::jwt::{KeyError, SigningAlgorithm, SigningKey};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Value, json};
 
@@ -57,9 +57,9 @@ pub(crate) struct Kubernetes {
 
 impl Kubernetes {
     pub(crate) fn new(world: World) -> Result<Self, KeyError> {
-        let key = SigningKey::generate()?;
-        let (n, e) = key.public_components();
-        let decoding = DecodingKey::from_rsa_components(&n, &e).map_err(|_| KeyError::Malformed)?;
+        let key = SigningKey::generate(SigningAlgorithm::RS256)?;
+        let jwk = serde_json::from_value(key.public_jwk().into()).map_err(|_| KeyError::Crypto)?;
+        let decoding = DecodingKey::from_jwk(&jwk).map_err(|_| KeyError::Crypto)?;
         Ok(Self { token: random_secret(), key, decoding, pods: Mutex::default(), world })
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cortex_identity::{AirflowConfig, ClusterConfig, IssuerConfig, Trust};
 use cortex_providers::ProvidersConfig;
@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::approval::GrantsConfig;
+pub use crate::keyring::KeysConfig;
 use crate::log::LogConfig;
 use crate::notify::{self, NotificationConfig};
 use crate::revoking::RevocationConfig;
@@ -100,27 +101,6 @@ impl Default for DatabaseConfig {
             poll_ms: 500,
             require_durable: true,
         }
-    }
-}
-
-/// Cortex's own signing keys.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct KeysConfig {
-    /// The file with the key that the signing keys are encrypted under: 32 bytes as 64 hexadecimal digits,
-    /// readable by its owner alone. It is made on first start where it is missing. Default `cortex.key`.
-    pub encryption_key_file: PathBuf,
-    /// How long a new key is published before it signs, in seconds: at least as long as any verifier caches
-    /// the key set. Default 86,400.
-    pub publish_ahead_s: i64,
-    /// How long a key stays published after it stopped signing, in seconds: the longest token's life and a
-    /// cache's. Default 129,600.
-    pub retire_after_s: i64,
-}
-
-impl Default for KeysConfig {
-    fn default() -> Self {
-        Self { encryption_key_file: "cortex.key".into(), publish_ahead_s: 86_400, retire_after_s: 129_600 }
     }
 }
 

@@ -3,6 +3,8 @@
 //! A new key is published before it signs, for as long as a verifier may cache the key set, and an old one
 //! stays published until what it signed has expired; so a verifier that caches never meets an unknown key.
 
+mod config;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,13 +15,14 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use cortex_core::GrantId;
-use cortex_core::jwt::{KeyError, OwnToken, SigningKey, TokenIssuer};
+use cortex_core::jwt::{KeyError, OwnToken, SigningAlgorithm, SigningKey, TokenIssuer};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use sqlx::{PgConnection, PgPool};
 use zeroize::Zeroizing;
 
-use crate::config::KeysConfig;
+pub use config::KeysConfig;
+
 use crate::key_file;
 use crate::random::Random;
 use crate::store::keys::{self, KeyRow};
@@ -136,11 +139,10 @@ impl Keyring {
     ) -> Result<Self, KeyringError> {
         let mut connection = pool.acquire().await.map_err(StoreError::from)?;
         let sealing = sealing_key(&mut connection, config, &stamp).await?;
-        if keys::published(&mut *connection).await?.is_empty() {
-            make(&mut connection, &sealing, stamp.clock.now(), true, "system", &stamp).await?;
-        }
+        make_missing(&mut connection, &sealing, config, &stamp).await?;
         let rows = keys::published(&mut *connection).await?;
-        let signs = current(&rows, stamp.clock.now()).ok_or(KeyringError::NoneActive)?;
+        let signs =
+            current(&rows, SigningAlgorithm::RS256, stamp.clock.now()).ok_or(KeyringError::NoneActive)?;
         let first = open(&sealing, signs)?;
         let keyring = Self {
             issuer: Arc::new(TokenIssuer::new(url, first.key)),
@@ -205,13 +207,19 @@ impl Keyring {
 
     fn take_over(&self, rows: &[KeyRow]) -> Result<(), KeyringError> {
         let opened = self.open_all(rows);
-        let signs = current(rows, self.stamp.clock.now()).ok_or(KeyringError::NoneActive)?;
-        let Some(current) = opened.get(&signs.kid) else {
-            return Err(KeyringError::WrongKey(signs.kid.clone()));
-        };
-        if current.key.kid() != self.issuer.key().kid() {
-            self.issuer.rotate(Arc::clone(&current.key));
-            tracing::info!(kid = signs.kid, "signing with another key from now on");
+        let now = self.stamp.clock.now();
+        if current(rows, SigningAlgorithm::RS256, now).is_none() {
+            return Err(KeyringError::NoneActive);
+        }
+        for signs in SigningAlgorithm::ALL.into_iter().filter_map(|algorithm| current(rows, algorithm, now)) {
+            let Some(Opened { key, .. }) = opened.get(&signs.kid) else {
+                return Err(KeyringError::WrongKey(signs.kid.clone()));
+            };
+            let before = self.issuer.key_for(signs.algorithm);
+            if before.is_none_or(|before| before.kid() != signs.kid) {
+                self.issuer.rotate(Arc::clone(key));
+                tracing::info!(kid = signs.kid, algorithm = %signs.algorithm, "signing with another key from now on");
+            }
         }
         let keys: Vec<&Value> = rows.iter().filter_map(|row| Some(&opened.get(&row.kid)?.jwk)).collect();
         let set = json!({ "keys": keys });
@@ -239,35 +247,63 @@ impl Keyring {
     }
 }
 
-/// Makes a key that signs from `config.publish_ahead_s` on, or at once; answers it.
+/// Makes a key for `algorithm` that signs from `config.publish_ahead_s` on, or at once; answers it.
 pub async fn rotate(
     connection: &mut PgConnection,
     config: &KeysConfig,
+    algorithm: SigningAlgorithm,
     now: bool,
     by: &str,
     stamp: &Stamp,
 ) -> Result<KeyRow, KeyringError> {
     let sealing = sealing_key(connection, config, stamp).await?;
-    let ahead = if now { SignedDuration::ZERO } else { SignedDuration::from_secs(config.publish_ahead_s) };
-    let active_from = stamp.clock.now().saturating_add(ahead).unwrap_or(Timestamp::MAX);
-    make(connection, &sealing, active_from, false, by, stamp).await
+    let active_from = if now { stamp.clock.now() } else { published_for_long(config, stamp) };
+    make(connection, &sealing, Wanted { algorithm, active_from, only_first: false }, by, stamp).await
+}
+
+/// When a key that is published now is known to every verifier.
+fn published_for_long(config: &KeysConfig, stamp: &Stamp) -> Timestamp {
+    let ahead = SignedDuration::from_secs(config.publish_ahead_s);
+    stamp.clock.now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
+}
+
+/// Makes the keys that are configured and not there. The first of all sign at once: nobody has cached anything yet.
+async fn make_missing(
+    connection: &mut PgConnection,
+    sealing: &SealingKey,
+    config: &KeysConfig,
+    stamp: &Stamp,
+) -> Result<(), KeyringError> {
+    let rows = keys::published(&mut *connection).await?;
+    let active_from = if rows.is_empty() { stamp.clock.now() } else { published_for_long(config, stamp) };
+    let there = |algorithm| rows.iter().any(|row| row.algorithm == algorithm);
+    for algorithm in config.all_algorithms().filter(|algorithm| !there(*algorithm)) {
+        make(connection, sealing, Wanted { algorithm, active_from, only_first: true }, "system", stamp)
+            .await?;
+    }
+    Ok(())
 }
 
 /// The keys that have signed their last token so long ago that nobody needs them any more.
 pub fn retirable(rows: &[KeyRow], config: &KeysConfig, now: Timestamp) -> Vec<KeyRow> {
-    let Some(current) = current(rows, now) else { return Vec::new() };
-    let since = current.active_from.saturating_add(SignedDuration::from_secs(config.retire_after_s));
-    if since.is_ok_and(|since| since > now) {
-        return Vec::new();
-    }
-    rows.iter().filter(|row| row.active_from < current.active_from).cloned().collect()
+    let old = |row: &&KeyRow| {
+        let Some(current) = current(rows, row.algorithm, now) else { return false };
+        let over = current.active_from.saturating_add(SignedDuration::from_secs(config.retire_after_s));
+        row.active_from < current.active_from && over.is_ok_and(|over| over <= now)
+    };
+    rows.iter().filter(old).cloned().collect()
 }
 
-/// The key that signs at `now`: the newest whose time has come.
-pub fn current(rows: &[KeyRow], now: Timestamp) -> Option<&KeyRow> {
+/// The key that signs with `algorithm` at `now`: the newest whose time has come.
+pub fn current(rows: &[KeyRow], algorithm: SigningAlgorithm, now: Timestamp) -> Option<&KeyRow> {
     rows.iter()
-        .filter(|row| row.retired_at.is_none() && row.active_from <= now)
+        .filter(|row| row.algorithm == algorithm && row.retired_at.is_none() && row.active_from <= now)
         .max_by_key(|row| row.active_from)
+}
+
+/// Whether `row` is the key that signs with its algorithm at `now`.
+pub fn signs(rows: &[KeyRow], row: &KeyRow, now: Timestamp) -> bool {
+    current(rows, row.algorithm, now).is_some_and(|current| current.kid == row.kid)
 }
 
 async fn sealing_key(
@@ -279,18 +315,26 @@ async fn sealing_key(
     SealingKey::load(&config.encryption_key_file, none, &*stamp.random)
 }
 
+/// A key to be made.
+struct Wanted {
+    algorithm: SigningAlgorithm,
+    active_from: Timestamp,
+    /// Only where there is none for its algorithm.
+    only_first: bool,
+}
+
 async fn make(
     connection: &mut PgConnection,
     sealing: &SealingKey,
-    active_from: Timestamp,
-    only_first: bool,
+    Wanted { algorithm, active_from, only_first }: Wanted,
     by: &str,
     stamp: &Stamp,
 ) -> Result<KeyRow, KeyringError> {
-    let key = SigningKey::generate()?;
+    let key = SigningKey::generate(algorithm)?;
     let der = key.to_pkcs8()?;
     let row = KeyRow {
         kid: key.kid().to_owned(),
+        algorithm,
         sealed: sealing.seal(key.kid(), &der)?,
         created_at: stamp.clock.now(),
         active_from,
@@ -303,7 +347,7 @@ async fn make(
 fn open(sealing: &SealingKey, row: &KeyRow) -> Result<Opened, KeyringError> {
     let wrong = || KeyringError::WrongKey(row.kid.clone());
     let der = sealing.open(&row.kid, &row.sealed).ok_or_else(wrong)?;
-    let key = SigningKey::from_pkcs8(&der)?;
+    let key = SigningKey::from_pkcs8(row.algorithm, &der)?;
     if key.kid() != row.kid {
         return Err(wrong());
     }
@@ -314,14 +358,15 @@ fn open(sealing: &SealingKey, row: &KeyRow) -> Result<Opened, KeyringError> {
 /// The public half as a JWK, with a self-signed certificate for verifiers that read only `x5c`.
 fn public_jwk(key: &SigningKey, der: &[u8]) -> Result<Value, KeyringError> {
     let failed = |e: rcgen::Error| KeyringError::Certificate(e.to_string());
-    let der =
-        rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der.into(), &rcgen::PKCS_RSA_SHA256).map_err(failed)?;
+    let with = match key.algorithm() {
+        SigningAlgorithm::RS256 => &rcgen::PKCS_RSA_SHA256,
+        SigningAlgorithm::ES256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+    };
+    let pair = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der.into(), with).map_err(failed)?;
     let mut parameters = rcgen::CertificateParams::default();
     parameters.distinguished_name.push(rcgen::DnType::CommonName, "cortex");
-    let certificate = parameters.self_signed(&der).map_err(failed)?;
-    let (n, e) = key.public_components();
-    Ok(json!({
-        "kty": "RSA", "use": "sig", "alg": "RS256", "kid": key.kid(), "n": n, "e": e,
-        "x5c": [STANDARD.encode(certificate.der())],
-    }))
+    let certificate = parameters.self_signed(&pair).map_err(failed)?;
+    let mut jwk = key.public_jwk();
+    jwk.insert("x5c".to_owned(), json!([STANDARD.encode(certificate.der())]));
+    Ok(jwk.into())
 }

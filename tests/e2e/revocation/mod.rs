@@ -5,7 +5,7 @@ mod crash;
 mod google;
 mod many;
 mod races;
-mod selectors;
+pub(crate) mod selectors;
 
 use std::time::Duration;
 

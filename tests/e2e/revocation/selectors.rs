@@ -102,7 +102,7 @@ async fn only_admins_revoke_and_what_they_write_is_checked() {
 }
 
 /// What introspection says, asked by a service.
-async fn introspect(world: &TestWorld, token: &str) -> Value {
+pub(crate) async fn introspect(world: &TestWorld, token: &str) -> Value {
     let service = world.world.sandbox.service_token("payments-api").unwrap();
     let request = world.http.post(world.url("/v1/introspect")).bearer_auth(service);
     let said = answer(request.form(&[("token", token)])).await;

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use cortex_core::Clock as _;
 use cortex_core::clock::SystemClock;
+use cortex_core::jwt::SigningAlgorithm;
 use cortex_server::Config;
 use cortex_server::keyring;
 use cortex_server::store::keys::{self, KeyRow};
@@ -19,6 +20,9 @@ pub(crate) enum Command {
     /// Make a new key. It is published at once and signs after `keys.publish_ahead_s`, so that verifiers that
     /// cache the key set know it by then.
     Rotate {
+        /// What it signs with: RS256, or ES256 where keys.algorithms has it.
+        #[arg(long, value_name = "ALG", default_value = "RS256", value_parser = algorithm)]
+        alg: SigningAlgorithm,
         /// Sign with it at once: for an emergency, or where no verifier caches.
         #[arg(long)]
         now: bool,
@@ -38,8 +42,9 @@ pub(crate) async fn run(command: Command, config: Config) -> Result<(), Error> {
     let mut connection = pool.acquire().await?;
     match command {
         Command::List => list(&rows, now),
-        Command::Rotate { now: at_once } => {
-            let key = keyring::rotate(&mut connection, &config.keys, at_once, &operator(), &stamp).await?;
+        Command::Rotate { alg, now: at_once } => {
+            let key =
+                keyring::rotate(&mut connection, &config.keys, alg, at_once, &operator(), &stamp).await?;
             println!("{} is published and signs from {}", key.kid, key.active_from);
         }
         Command::Retire { kid } => {
@@ -60,24 +65,29 @@ pub(crate) async fn run(command: Command, config: Config) -> Result<(), Error> {
     Ok(())
 }
 
+fn algorithm(name: &str) -> Result<SigningAlgorithm, String> {
+    SigningAlgorithm::from_name(name).ok_or_else(|| "write RS256 or ES256".to_owned())
+}
+
 fn one(rows: &[KeyRow], kid: &str, now: Timestamp) -> Result<KeyRow, Error> {
     let Some(row) = rows.iter().find(|row| row.kid == kid) else {
         return Err(Error::Said(format!("there is no key {kid}; `cortex keys list` shows them")));
     };
-    if keyring::current(rows, now).is_some_and(|current| current.kid == kid) {
+    if keyring::signs(rows, row, now) {
         return Err(Error::Said(format!("{kid} is the key that signs: rotate first")));
     }
     Ok(row.clone())
 }
 
 fn list(rows: &[KeyRow], now: Timestamp) {
-    let current = keyring::current(rows, now).map(|row| row.kid.as_str());
     let state = |row: &KeyRow| match row {
         KeyRow { retired_at: Some(at), .. } => format!("retired {at}"),
-        row if Some(row.kid.as_str()) == current => "signs".to_owned(),
+        row if keyring::signs(rows, row, now) => "signs".to_owned(),
         row if row.active_from > now => format!("signs from {}", row.active_from),
         _ => "published".to_owned(),
     };
-    let rows = rows.iter().map(|row| vec![row.kid.clone(), state(row), row.created_at.to_string()]);
-    output::table(&["KEY", "STATE", "MADE"], rows);
+    let rows = rows
+        .iter()
+        .map(|row| vec![row.kid.clone(), row.algorithm.to_string(), state(row), row.created_at.to_string()]);
+    output::table(&["KEY", "ALG", "STATE", "MADE"], rows);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cortex_core::clock::ManualClock;
-use cortex_core::jwt::SigningKey;
+use cortex_core::jwt::{SigningAlgorithm, SigningKey};
 use cortex_core::{Clock as _, IssuerName};
 use cortex_identity::{Algorithm, Identity, IssuerConfig, Kind, OwnIssuer, Rejection, Trust, Verified};
 use jiff::{SignedDuration, Timestamp};
@@ -56,14 +56,9 @@ impl World {
             configure(&mut config);
             config
         });
-        let own = Arc::new(SigningKey::generate().unwrap());
+        let own = Arc::new(SigningKey::generate(SigningAlgorithm::RS256).unwrap());
         let signer = Arc::clone(&own);
-        let jwks = move || {
-            let (n, e) = signer.public_components();
-            let jwk =
-                json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": signer.kid(), "n": n, "e": e});
-            forge::jwks(&[jwk]).to_string().into_bytes()
-        };
+        let jwks = move || forge::jwks(&[signer.public_jwk().into()]).to_string().into_bytes();
         let own_issuer = OwnIssuer { name: name("cortex"), iss: OWN_ISS.into(), jwks: Box::new(jwks) };
         let trust = Trust { issuers: &issuers, ..Trust::default() };
         let http = || reqwest::Client::builder().no_proxy();

@@ -1,10 +1,12 @@
 //! What is asked of STS for one run, and the comparison of what came back with it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cortex_core::credential::Revocation;
+use cortex_core::jwt::SigningKey;
 use cortex_core::{Body, Digest, IssuanceId, Lease, Minted, Principal, Run, Secret};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -16,8 +18,8 @@ use crate::calls::{Planned, check_expiry};
 
 /// How a role is assumed.
 pub(super) enum Method {
-    /// With a token that Cortex signs.
-    WebIdentity,
+    /// With a token that Cortex signs with this key.
+    WebIdentity(Arc<SigningKey>),
     /// With Cortex's own credentials.
     AssumeRole {
         /// What the role's trust policy demands.
@@ -28,7 +30,7 @@ pub(super) enum Method {
 impl Method {
     pub(super) fn as_str(&self) -> &'static str {
         match self {
-            Self::WebIdentity => "web-identity",
+            Self::WebIdentity(_) => "web-identity",
             Self::AssumeRole { .. } => "assume-role",
         }
     }

@@ -12,7 +12,7 @@ use aws_sdk_sts::config::timeout::TimeoutConfig;
 use aws_sdk_sts::operation::RequestId as _;
 use aws_sdk_sts::types::{AssumedRoleUser, Credentials, Tag};
 use cortex_core::Minted;
-use cortex_core::jwt::TokenIssuer;
+use cortex_core::jwt::{SigningKey, TokenIssuer};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::OnceCell;
@@ -63,6 +63,10 @@ impl Sts {
         self
     }
 
+    pub(super) fn issuer(&self) -> &TokenIssuer {
+        &self.issuer
+    }
+
     pub(super) fn config(&self) -> &AwsConfig {
         &self.config
     }
@@ -108,7 +112,11 @@ impl Sts {
     }
 
     /// The token that Cortex shows to STS: good for one role, a few minutes and one issuance.
-    fn web_identity_token(&self, request: &Request) -> Result<Zeroizing<String>, MintError> {
+    fn web_identity_token(
+        &self,
+        request: &Request,
+        key: &SigningKey,
+    ) -> Result<Zeroizing<String>, MintError> {
         let now = request.planned.now().as_second();
         let claims = WebIdentityClaims {
             iss: self.issuer.url(),
@@ -124,14 +132,14 @@ impl Sts {
                 transitive_tag_keys: [LEASE_TAG],
             },
         };
-        self.issuer.key().sign("JWT", &claims).map_err(|error| MintError::Unavailable {
+        key.sign("JWT", &claims).map_err(|error| MintError::Unavailable {
             message: format!("Cortex could not sign the token for AWS: {error}."),
             retry_after: None,
         })
     }
 
-    async fn with_web_identity(&self, request: &Request) -> Result<Answer, MintError> {
-        let token = self.web_identity_token(request)?;
+    async fn with_web_identity(&self, request: &Request, key: &SigningKey) -> Result<Answer, MintError> {
+        let token = self.web_identity_token(request, key)?;
         let client = self.client(&request.region, None);
         with_retries(&self.config.calls, request.issuance_id, || async {
             let call = client
@@ -183,7 +191,7 @@ impl<K> RemoteMint<K> for AssumeRole {
     async fn mint(self: Box<Self>) -> Result<Minted<K>, MintError> {
         self.request.planned.fresh()?;
         let answer = match &self.request.method {
-            Method::WebIdentity => self.sts.with_web_identity(&self.request).await?,
+            Method::WebIdentity(key) => self.sts.with_web_identity(&self.request, key).await?,
             Method::AssumeRole { external_id } => {
                 self.sts.with_own_credentials(&self.request, external_id).await?
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cortex_core::credential::Revocation;
-use cortex_core::jwt::TokenIssuer;
+use cortex_core::jwt::{SigningKey, TokenIssuer};
 use cortex_core::{Body, Digest, IssuanceId, Lease, Minted, PolicyName, Secret};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,7 @@ pub(super) struct Request {
     pub(super) scopes: Vec<String>,
     pub(super) ttl: SignedDuration,
     pub(super) planned: Planned,
+    pub(super) key: Arc<SigningKey>,
 }
 
 /// What the pool's provider maps: `google.subject` from `sub`, `attribute.grant` from `grant`.
@@ -110,6 +111,10 @@ impl Federation {
         Self { config, issuer, google }
     }
 
+    pub(super) fn issuer(&self) -> &TokenIssuer {
+        &self.issuer
+    }
+
     pub(super) fn config(&self) -> &BigQueryConfig {
         &self.config
     }
@@ -132,7 +137,7 @@ impl Federation {
             dag_id: &request.dag_id,
             run: &request.run,
         };
-        self.issuer.key().sign("JWT", &claims).map_err(|error| MintError::Unavailable {
+        request.key.sign("JWT", &claims).map_err(|error| MintError::Unavailable {
             message: format!("Cortex could not sign the token for Google: {error}."),
             retry_after: None,
         })

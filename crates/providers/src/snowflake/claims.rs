@@ -1,9 +1,7 @@
 //! What each of Snowflake's three logins reads from a token.
 
-use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
-use aws_lc_rs::rsa::PublicKeyComponents;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use cortex_core::Digest;
 use cortex_core::jwt::SigningKey;
 use jiff::Timestamp;
@@ -76,9 +74,6 @@ pub(super) fn fingerprint(key: &SigningKey) -> Result<String, Refusal> {
         message: "Cortex could not compute the fingerprint of its key.".into(),
         remedy: "Report this as a defect.".into(),
     };
-    let (n, e) = key.public_components();
-    let decode = |part: String| URL_SAFE_NO_PAD.decode(part).map_err(|_| failed());
-    let components = PublicKeyComponents { n: decode(n)?, e: decode(e)? };
-    let der = AsDer::<PublicKeyX509Der<'_>>::as_der(&components).map_err(|_| failed())?;
-    Ok(STANDARD.encode(Digest::of(der.as_ref()).as_bytes()))
+    let der = key.public_der().map_err(|_| failed())?;
+    Ok(STANDARD.encode(Digest::of(&der).as_bytes()))
 }

@@ -69,7 +69,7 @@ async fn a_key_pair_token_names_the_fingerprint_of_cortexs_key() {
 fn a_fingerprint_is_that_of_the_registered_public_key() {
     use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
     use aws_lc_rs::signature::KeyPair as _;
-    let key = cortex_core::jwt::SigningKey::generate().unwrap();
+    let key = cortex_core::jwt::SigningKey::generate(cortex_core::jwt::SigningAlgorithm::RS256).unwrap();
     let pair = aws_lc_rs::rsa::KeyPair::from_pkcs8(&key.to_pkcs8().unwrap()).unwrap();
     let der = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap();
     let expected = STANDARD.encode(cortex_core::Digest::of(der.as_ref()).as_bytes());

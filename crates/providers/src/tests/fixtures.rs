@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use cortex_core::jwt::{SigningKey, TokenIssuer};
+use cortex_core::jwt::{SigningAlgorithm, SigningKey, TokenIssuer};
 use cortex_core::{Attestation, Body, IssuanceId, Minted, PolicyName, Run};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -44,7 +44,7 @@ pub(crate) fn run() -> Run {
 /// An issuer with a key that is made once for all tests.
 pub(crate) fn issuer() -> Arc<TokenIssuer> {
     static KEY: OnceLock<Arc<SigningKey>> = OnceLock::new();
-    let key = KEY.get_or_init(|| Arc::new(SigningKey::generate().unwrap()));
+    let key = KEY.get_or_init(|| Arc::new(SigningKey::generate(SigningAlgorithm::RS256).unwrap()));
     Arc::new(TokenIssuer::new(ISSUER.into(), Arc::clone(key)))
 }
 
@@ -93,11 +93,11 @@ pub(crate) fn token(minted: Minted<Key>) -> String {
 /// The header and the claims of a token that [`issuer`] signed; the signature is checked.
 pub(crate) fn verified(token: &str) -> (Value, Value) {
     use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
-    let (n, e) = issuer().key().public_components();
+    let jwk = serde_json::from_value(issuer().key().public_jwk().into()).unwrap();
     let mut validation = Validation::new(Algorithm::RS256);
     validation.validate_aud = false;
     validation.validate_exp = false;
-    let key = DecodingKey::from_rsa_components(&n, &e).unwrap();
+    let key = DecodingKey::from_jwk(&jwk).unwrap();
     let data = decode::<Value>(token, &key, &validation).unwrap();
     (serde_json::to_value(data.header).unwrap(), data.claims)
 }

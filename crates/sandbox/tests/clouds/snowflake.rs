@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cortex_core::jwt::SigningKey;
+use cortex_core::jwt::{SigningAlgorithm, SigningKey};
 use cortex_sandbox::SnowflakeUser;
 use jiff::SignedDuration;
 use reqwest::StatusCode;
@@ -130,15 +130,8 @@ async fn a_workload_identity_may_use_every_role_of_its_user() {
 
 /// A key, its fingerprint and its DER, as `rsa_public_key` registers it.
 fn key() -> (SigningKey, String, Vec<u8>) {
-    use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
-    use aws_lc_rs::rsa::PublicKeyComponents;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    let key = SigningKey::generate().unwrap();
-    let (n, e) = key.public_components();
-    let components =
-        PublicKeyComponents { n: URL_SAFE_NO_PAD.decode(n).unwrap(), e: URL_SAFE_NO_PAD.decode(e).unwrap() };
-    let der: PublicKeyX509Der<'_> = components.as_der().unwrap();
-    let spki = der.as_ref().to_vec();
+    let key = SigningKey::generate(SigningAlgorithm::RS256).unwrap();
+    let spki = key.public_der().unwrap();
     (key, STANDARD.encode(cortex_core::Digest::of(&spki).as_bytes()), spki)
 }
 

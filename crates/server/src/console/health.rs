@@ -50,10 +50,9 @@ pub(super) async fn page(State(app): State<App>, visitor: Visitor) -> Page {
     let frame = Frame::load(&app, &visitor, Some(Section::Health), "System health").await?;
     let author = &broker.recorder.stamp().author;
     let rows = keys::published(&broker.pool).await?;
-    let signs = keyring::current(&rows, frame.now).map(|row| row.kid.clone());
     let key = |row: &keys::KeyRow| Key {
         kid: text::value(&row.kid),
-        state: match (Some(&row.kid) == signs.as_ref(), row.active_from > frame.now) {
+        state: match (keyring::signs(&rows, row, frame.now), row.active_from > frame.now) {
             (true, _) => "signs",
             (false, true) => "published, signs later",
             (false, false) => "published, no longer signs",

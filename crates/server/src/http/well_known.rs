@@ -4,11 +4,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use cortex_core::jwt::SigningAlgorithm;
 use serde_json::{Value, json};
 
 use super::App;
 
-fn metadata(url: &str) -> Value {
+fn metadata(app: &App) -> Value {
+    let url = &app.issuer_url;
+    let issuer = app.broker.keyring.issuer();
+    let signs = |algorithm: &SigningAlgorithm| issuer.key_for(*algorithm).is_some();
+    let algorithms: Vec<_> = SigningAlgorithm::ALL.into_iter().filter(signs).collect();
     json!({
         "issuer": url,
         "jwks_uri": format!("{url}/jwks"),
@@ -19,7 +24,7 @@ fn metadata(url: &str) -> Value {
         "grant_types_supported": ["urn:ietf:params:oauth:grant-type:token-exchange"],
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["RS256"],
+        "id_token_signing_alg_values_supported": algorithms,
         "claims_supported": ["iss", "sub", "aud", "exp", "iat", "jti"],
     })
 }
@@ -30,7 +35,7 @@ fn metadata(url: &str) -> Value {
     responses((status = 200, description = "The metadata.", body = Object))
 )]
 pub(super) async fn openid_configuration(State(app): State<App>) -> impl IntoResponse {
-    ([(header::CACHE_CONTROL, "public, max-age=300")], Json(metadata(&app.issuer_url)))
+    ([(header::CACHE_CONTROL, "public, max-age=300")], Json(metadata(&app)))
 }
 
 /// Authorization server metadata (RFC 8414).
@@ -39,7 +44,7 @@ pub(super) async fn openid_configuration(State(app): State<App>) -> impl IntoRes
     responses((status = 200, description = "The metadata.", body = Object))
 )]
 pub(super) async fn authorization_server(State(app): State<App>) -> impl IntoResponse {
-    ([(header::CACHE_CONTROL, "public, max-age=300")], Json(metadata(&app.issuer_url)))
+    ([(header::CACHE_CONTROL, "public, max-age=300")], Json(metadata(&app)))
 }
 
 /// The keys that Cortex signs with (RFC 7517): the current, the next and those that may still be needed.

@@ -13,7 +13,7 @@ mod sweep;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cortex_core::jwt::{KeyError, SigningKey, TokenIssuer};
+use cortex_core::jwt::{KeyError, SigningAlgorithm, SigningKey, TokenIssuer};
 use cortex_core::policy::Policy;
 use cortex_core::{Digest, PolicyName};
 use cortex_providers::{BuiltIns, ProvidersConfig, Registry};
@@ -128,7 +128,8 @@ fn candidate(catalogue: &Catalogue, proposed: Policy, history: Vec<Version>) -> 
 
 /// What renders targets, for those who only look: its key is made here and never signs.
 pub fn planner(config: &ProvidersConfig, issuer_url: String) -> Result<Registry<Committed>, KeyError> {
-    let issuer = Arc::new(TokenIssuer::new(issuer_url, Arc::new(SigningKey::generate()?)));
+    let issuer =
+        Arc::new(TokenIssuer::new(issuer_url, Arc::new(SigningKey::generate(SigningAlgorithm::RS256)?)));
     Ok(cortex_providers::registry(config, &issuer))
 }
 

@@ -1,5 +1,6 @@
 //! Cortex's signing keys at rest, sealed. What is published is derived from what was opened, never read here.
 
+use cortex_core::jwt::SigningAlgorithm;
 use cortex_core::record::{KeyChange, What};
 use jiff::Timestamp;
 use sqlx::{Connection as _, PgConnection, PgExecutor};
@@ -12,6 +13,8 @@ use super::{StoreError, announce, micros, timestamp};
 pub struct KeyRow {
     /// Its id: the JWK thumbprint.
     pub kid: String,
+    /// What it signs with.
+    pub algorithm: SigningAlgorithm,
     /// The private half, sealed.
     pub sealed: Vec<u8>,
     /// When it was made.
@@ -36,9 +39,9 @@ pub async fn all(executor: impl PgExecutor<'_>) -> Result<Vec<KeyRow>, StoreErro
 }
 
 async fn keys(executor: impl PgExecutor<'_>, retired_too: bool) -> Result<Vec<KeyRow>, StoreError> {
-    type Raw = (String, Vec<u8>, i64, i64, Option<i64>);
+    type Raw = (String, String, Vec<u8>, i64, i64, Option<i64>);
     let rows: Vec<Raw> = sqlx::query_as(
-        "SELECT kid, sealed, (extract(epoch FROM created_at) * 1000000)::int8,
+        "SELECT kid, algorithm, sealed, (extract(epoch FROM created_at) * 1000000)::int8,
                 (extract(epoch FROM active_from) * 1000000)::int8,
                 (extract(epoch FROM retired_at) * 1000000)::int8
          FROM signing_key WHERE $1 OR retired_at IS NULL ORDER BY active_from DESC, kid",
@@ -47,9 +50,12 @@ async fn keys(executor: impl PgExecutor<'_>, retired_too: bool) -> Result<Vec<Ke
     .fetch_all(executor)
     .await?;
     rows.into_iter()
-        .map(|(kid, sealed, created_at, active_from, retired_at)| {
+        .map(|(kid, algorithm, sealed, created_at, active_from, retired_at)| {
+            let algorithm = SigningAlgorithm::from_name(&algorithm)
+                .ok_or_else(|| StoreError::Corrupt(format!("the key {kid} is for {algorithm:?}")))?;
             Ok(KeyRow {
                 kid,
+                algorithm,
                 sealed,
                 created_at: timestamp(created_at)?,
                 active_from: timestamp(active_from)?,
@@ -59,7 +65,7 @@ async fn keys(executor: impl PgExecutor<'_>, retired_too: bool) -> Result<Vec<Ke
         .collect()
 }
 
-/// Stores a new key, unless `only_first` and there is one already. Answers whether it was stored.
+/// Stores a new key, unless `only_first` and there is one for its algorithm already. Answers whether it was stored.
 pub async fn add(
     connection: &mut PgConnection,
     key: &KeyRow,
@@ -69,21 +75,25 @@ pub async fn add(
 ) -> Result<bool, StoreError> {
     let mut tx = connection.begin().await?;
     lock(&mut tx).await?;
-    let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM signing_key WHERE retired_at IS NULL)")
-        .fetch_one(&mut *tx)
-        .await?;
+    let any: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM signing_key WHERE retired_at IS NULL AND algorithm = $1)",
+    )
+    .bind(key.algorithm.name())
+    .fetch_one(&mut *tx)
+    .await?;
     if any && only_first {
         return Ok(false);
     }
     sqlx::query(
-        "INSERT INTO signing_key (kid, sealed, created_at, active_from)
+        "INSERT INTO signing_key (kid, sealed, created_at, active_from, algorithm)
          VALUES ($1, $2, timestamptz 'epoch' + $3 * interval '1 microsecond',
-                 timestamptz 'epoch' + $4 * interval '1 microsecond')",
+                 timestamptz 'epoch' + $4 * interval '1 microsecond', $5)",
     )
     .bind(&key.kid)
     .bind(&key.sealed)
     .bind(micros(key.created_at))
     .bind(micros(key.active_from))
+    .bind(key.algorithm.name())
     .execute(&mut *tx)
     .await?;
     let change = KeyChange { kid: key.kid.clone(), active_from: key.active_from, by: by.to_owned() };

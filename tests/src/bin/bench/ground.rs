@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cortex_cli::world::{PEOPLE, RUNS, configure};
 use cortex_core::clock::SystemClock;
+use cortex_core::jwt::SigningAlgorithm;
 use cortex_core::policy::Policy;
 use cortex_devdb::{DevDb, Options};
 use cortex_identity::{IssuerConfig, Kind};
@@ -24,6 +25,8 @@ pub(crate) use cortex_cli::world::AUDIENCE;
 pub(crate) const CLOUD_POLICY: &str = "bench-cloud";
 /// The policy for runs whose tokens are good for more than one exchange.
 pub(crate) const AGAIN_POLICY: &str = "bench-again";
+/// The policy whose token is signed with ES256.
+pub(crate) const ES256_POLICY: &str = "bench-es256";
 /// The name of the issuer of such tokens.
 const AGAIN: &str = "again";
 
@@ -75,11 +78,33 @@ impl Ground {
     /// first one alone.
     pub(crate) async fn serve(&self, name: &str, policies: usize, trusted: bool) -> Server {
         let listen = if trusted { self.trusted } else { free_address() };
+        let config = self.prepare(name, policies, listen, |_| {}).await;
+        Server::start(&config, self.folder.path(), name).await
+    }
+
+    /// A database of the name `name` with `policies` policies, and the configuration of a server on it.
+    pub(crate) async fn prepare(
+        &self,
+        name: &str,
+        policies: usize,
+        listen: SocketAddr,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Config {
         self.database.create_database(name).await.expect("a database");
-        let config = self.config(name, listen);
+        let mut config = self.config(name, listen);
+        adjust(&mut config);
         tell(&format!("{name}: applying {policies} policies"));
         apply(&config, policies).await;
-        Server::start(&config, self.folder.path(), name).await
+        config
+    }
+
+    /// One more server with a configuration of [`Ground::prepare`], as the replica `replica`.
+    pub(crate) async fn replica(&self, config: &Config, replica: &str) -> Server {
+        let mut config = config.clone();
+        config.server.public_url = Some(format!("http://{}", config.server.listen));
+        config.server.listen = free_address();
+        config.server.replica = Some(replica.to_owned());
+        Server::start(&config, self.folder.path(), replica).await
     }
 
     fn config(&self, name: &str, listen: SocketAddr) -> Config {
@@ -87,6 +112,9 @@ impl Ground {
             configure(&self.sandbox, &self.database.url(name), self.folder.path()).expect("a configuration");
         config.server.listen = listen;
         config.database.require_durable = true;
+        // A machine that is busy with something else spoils the numbers; it need not end the run.
+        config.database.commit_timeout_ms = 30_000;
+        config.keys.algorithms = [SigningAlgorithm::ES256].into();
         config.keys.encryption_key_file = self.folder.path().join(format!("{name}.key"));
         config.log.key_file = self.folder.path().join(format!("{name}.log-key"));
         config.log.anchor_file = self.folder.path().join(format!("{name}.anchor"));
@@ -101,15 +129,17 @@ impl Ground {
     }
 }
 
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
 async fn apply(config: &Config, policies: usize) {
     store::migrate(&config.database).await.expect("the schema");
     let texts = (0..policies).map(|n| api_policy(&policy_name(n), RUNS));
-    let mut documents: Vec<_> =
-        texts.chain([api_policy(AGAIN_POLICY, AGAIN), cloud_policy()]).map(document).collect();
+    let mut documents: Vec<_> = texts
+        .chain([api_policy(AGAIN_POLICY, AGAIN), es256_policy(), cloud_policy()])
+        .map(document)
+        .collect();
     documents.extend(GUARDRAILS.map(|(name, text)| documents::Document {
         kind: documents::Kind::Guardrail,
         name: name.to_owned(),
@@ -162,6 +192,12 @@ approval:
 
 fn api_policy(name: &str, issuer: &str) -> String {
     policy(name, issuer, "  api:\n    audience: https://ledger.acme.example\n    scopes: [postings:read]")
+}
+
+fn es256_policy() -> String {
+    let what =
+        "  api:\n    audience: https://ledger.acme.example\n    scopes: [postings:read]\n    alg: ES256";
+    policy(ES256_POLICY, RUNS, what)
 }
 
 fn cloud_policy() -> String {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::cpu::Cpu;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use crate::cpu::Cpu;
 
 /// The longest answer that is read, in bytes.
 const ANSWER_MAX: usize = 64 * 1024;
@@ -30,6 +32,19 @@ impl Measured {
         self.cpu = self.cpu + turn.cpu;
     }
 
+    /// Of loads that ran at the same time on one machine: the client is one and counted once, Postgres too.
+    pub(crate) fn together(loads: Vec<Self>) -> Self {
+        let elapsed = loads.iter().map(|load| load.elapsed).max().unwrap_or_default();
+        let most =
+            |of: fn(&Cpu) -> Duration| loads.iter().map(|load| of(&load.cpu)).max().unwrap_or_default();
+        let cpu = Cpu {
+            server: loads.iter().map(|load| load.cpu.server).sum(),
+            postgres: most(|cpu| cpu.postgres),
+            client: most(|cpu| cpu.client),
+        };
+        Self { latencies: loads.into_iter().flat_map(|load| load.latencies).collect(), elapsed, cpu }
+    }
+
     /// Processor time for each answer, in microseconds: of the server, of Postgres, of the client.
     pub(crate) fn cpu_us(&self) -> [f64; 3] {
         let answers = f64::from(u32::try_from(self.latencies.len()).expect("a count"));
@@ -43,25 +58,41 @@ impl Measured {
 
     /// The latency that `percent` of the answers stay within, in milliseconds.
     pub(crate) fn percentile(&self, percent: usize) -> f64 {
+        self.per_mille(percent * 10)
+    }
+
+    /// The latency that `per_mille` of a thousand answers stay within, in milliseconds.
+    pub(crate) fn per_mille(&self, per_mille: usize) -> f64 {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
-        let rank = (sorted.len() * percent).div_ceil(100).max(1);
+        let rank = (sorted.len() * per_mille).div_ceil(1_000).max(1);
         sorted.get(rank - 1).expect("a latency").as_secs_f64() * 1_000.0
     }
 }
 
-/// Sends `total` of `requests`, from the first and around again, over `connections`, each of which sends its
-/// next when it has its answer. Connecting is not measured. An answer other than 200 ends the benchmark.
+/// When requests are sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pace {
+    /// A connection sends its next when it has its answer.
+    Closed,
+    /// So many each second, whether answers come or not. Latency counts from when a request was due, so that the
+    /// wait for a connection that is free is in it.
+    Open { per_second: u32 },
+}
+
+/// Sends `total` of `requests`, from the first and around again, over `connections`. Connecting is not measured. An
+/// answer other than 200 ends the benchmark.
 pub(crate) async fn run(
     address: SocketAddr,
     connections: usize,
+    pace: Pace,
     requests: Arc<Vec<Vec<u8>>>,
     total: usize,
 ) -> Measured {
     let client = move || {
         // One thread: what the client takes is taken from the server.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(drive(address, connections, requests, total))
+        runtime.block_on(drive(address, connections, pace, requests, total))
     };
     tokio::task::spawn_blocking(client).await.expect("the client")
 }
@@ -69,6 +100,7 @@ pub(crate) async fn run(
 async fn drive(
     address: SocketAddr,
     connections: usize,
+    pace: Pace,
     requests: Arc<Vec<Vec<u8>>>,
     total: usize,
 ) -> Measured {
@@ -78,11 +110,11 @@ async fn drive(
         stream.set_nodelay(true).expect("no delay");
         open.push(stream);
     }
-    let next = Arc::new(AtomicUsize::new(0));
     let started = Instant::now();
+    let turns = Turns::start(pace, started, total);
     let tasks: Vec<_> = open
         .into_iter()
-        .map(|stream| tokio::spawn(connection(stream, Arc::clone(&requests), Arc::clone(&next), total)))
+        .map(|stream| tokio::spawn(connection(stream, Arc::clone(&requests), Arc::clone(&turns))))
         .collect();
     let mut measured = Measured::default();
     for task in tasks {
@@ -92,21 +124,67 @@ async fn drive(
     measured
 }
 
-async fn connection(
-    mut stream: TcpStream,
-    requests: Arc<Vec<Vec<u8>>>,
-    next: Arc<AtomicUsize>,
+/// Whose turn it is to send.
+struct Turns {
+    next: AtomicUsize,
     total: usize,
-) -> Vec<Duration> {
+    started: Instant,
+    pace: Pace,
+    /// One for each request that is due.
+    due: Semaphore,
+}
+
+impl Turns {
+    fn start(pace: Pace, started: Instant, total: usize) -> Arc<Self> {
+        let due = match pace {
+            Pace::Closed => Semaphore::MAX_PERMITS,
+            Pace::Open { .. } => 0,
+        };
+        let turns =
+            Arc::new(Self { next: AtomicUsize::new(0), total, started, pace, due: Semaphore::new(due) });
+        if let Pace::Open { .. } = pace {
+            // A thread of its own: the runtime's timer knows milliseconds only.
+            let turns = Arc::clone(&turns);
+            std::thread::spawn(move || {
+                for number in 0..total {
+                    std::thread::sleep(turns.due_at(number).saturating_duration_since(Instant::now()));
+                    turns.due.add_permits(1);
+                }
+                // Nobody waits for what does not come.
+                turns.due.close();
+            });
+        }
+        turns
+    }
+
+    /// When the request of this number is due.
+    fn due_at(&self, number: usize) -> Instant {
+        match self.pace {
+            Pace::Closed => Instant::now(),
+            Pace::Open { per_second } => {
+                let after = f64::from(u32::try_from(number).expect("a count")) / f64::from(per_second);
+                self.started + Duration::from_secs_f64(after)
+            }
+        }
+    }
+
+    /// The next request's number, and when its time began; none when all are taken.
+    async fn next(&self) -> Option<(usize, Instant)> {
+        // Once it is closed all are due, and some may still be there to be taken.
+        if let Ok(permit) = self.due.acquire().await {
+            permit.forget();
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        (number < self.total).then(|| (number, self.due_at(number)))
+    }
+}
+
+async fn connection(mut stream: TcpStream, requests: Arc<Vec<Vec<u8>>>, turns: Arc<Turns>) -> Vec<Duration> {
     let mut latencies = Vec::new();
     let mut answer = Vec::with_capacity(4 * 1024);
     loop {
-        let number = next.fetch_add(1, Ordering::Relaxed);
-        if number >= total {
-            return latencies;
-        }
+        let Some((number, started)) = turns.next().await else { return latencies };
         let request = &requests[number % requests.len()];
-        let started = Instant::now();
         stream.write_all(request).await.expect("to send");
         read(&mut stream, &mut answer).await;
         latencies.push(started.elapsed());

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on has failed")]
 
+mod algorithms;
 mod asks;
 mod cpu;
 mod floors;
@@ -13,10 +14,15 @@ mod ground;
 mod growth;
 mod load;
 mod mints;
+mod paced;
 mod replays;
+mod replicas;
 mod report;
 mod revocations;
+mod rows;
+mod sealing;
 mod server;
+mod starts;
 
 use std::process::ExitCode;
 
@@ -57,6 +63,14 @@ pub(crate) struct Scale {
     pub(crate) growth_asks: usize,
     /// How many leases are revoked at once.
     pub(crate) leases: i64,
+    /// Fixed rates, in mints each second, and how many seconds a turn of one takes.
+    pub(crate) rates: [u32; 2],
+    /// The same.
+    pub(crate) paced_s: usize,
+    /// How many policies and live leases a server starts with.
+    pub(crate) start_policies: usize,
+    /// The same of leases.
+    pub(crate) start_leases: i64,
 }
 
 const FULL: Scale = Scale {
@@ -69,6 +83,10 @@ const FULL: Scale = Scale {
     rows: 1_000_000,
     growth_asks: 300,
     leases: 50_000,
+    rates: [500, 1_000],
+    paced_s: 5,
+    start_policies: 100_000,
+    start_leases: 100_000,
 };
 
 const QUICK: Scale = Scale {
@@ -81,6 +99,10 @@ const QUICK: Scale = Scale {
     rows: 2_000,
     growth_asks: 20,
     leases: 2_000,
+    rates: [20, 40],
+    paced_s: 1,
+    start_policies: 50,
+    start_leases: 100,
 };
 
 /// The connections over which few and many are compared: latency is what counts there.
@@ -117,6 +139,9 @@ async fn measure(scale: Scale, replay_only: bool, report: &mut Report) {
         mints::measure(&ground, scale, report).await;
         revocations::measure(&ground, scale, report).await;
         growth::measure(&ground, scale, report).await;
+        replicas::measure(&ground, scale, report).await;
+        sealing::measure(&ground, scale, report).await;
+        starts::measure(&ground, scale, report).await;
     }
     replays::measure(&ground, scale, report).await;
 }

@@ -8,6 +8,7 @@ use crate::load::Measured;
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     loads: Vec<String>,
+    paced: Vec<String>,
     figures: Vec<String>,
     goals: Vec<Goal>,
 }
@@ -17,6 +18,13 @@ impl Report {
     pub(crate) fn measured(&mut self, what: &str, connections: usize, measured: &Measured) {
         let (rate, p50, p99) = (measured.rate(), measured.percentile(50), measured.percentile(99));
         self.loads.push(format!("| {what} | {connections} | {rate:.0} | {p50:.2} | {p99:.2} |"));
+    }
+
+    /// Latency at a fixed rate.
+    pub(crate) fn paced(&mut self, what: &str, measured: &Measured) {
+        let [p50, p99, p999] = [500, 990, 999].map(|per_mille| measured.per_mille(per_mille));
+        let reached = measured.rate();
+        self.paced.push(format!("| {what} | {reached:.0} | {p50:.2} | {p99:.2} | {p999:.2} |"));
     }
 
     /// A throughput without connections.
@@ -52,6 +60,10 @@ impl fmt::Display for Report {
         writeln!(f, "{}\n", machine())?;
         writeln!(f, "| load | connections | per second | p50 ms | p99 ms |\n|---|--:|--:|--:|--:|")?;
         for line in &self.loads {
+            writeln!(f, "{line}")?;
+        }
+        writeln!(f, "\n| at a fixed rate | reached | p50 ms | p99 ms | p99.9 ms |\n|---|--:|--:|--:|--:|")?;
+        for line in &self.paced {
             writeln!(f, "{line}")?;
         }
         writeln!(f, "\n| figure | |\n|---|--:|")?;

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use tokio::net::TcpStream;
 
 use crate::cpu::Cpu;
-use crate::load::{self, Measured};
+use crate::load::{self, Measured, Pace};
 
 /// How long a server may take until it listens.
 const START_DEADLINE: Duration = Duration::from_mins(2);
@@ -57,6 +57,17 @@ impl Server {
         true
     }
 
+    /// Waits until it says that it is ready.
+    pub(crate) async fn is_ready(&self) {
+        let url = format!("http://{}/readyz", self.address);
+        let ready = async {
+            while !reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(START_DEADLINE, ready).await.expect("it gets ready");
+    }
+
     /// See [`load::run`].
     pub(crate) async fn load(&self, connections: usize, requests: Vec<Vec<u8>>) -> Measured {
         let total = requests.len();
@@ -70,8 +81,19 @@ impl Server {
         requests: &Arc<Vec<Vec<u8>>>,
         total: usize,
     ) -> Measured {
+        self.paced(connections, Pace::Closed, requests, total).await
+    }
+
+    /// The same at a pace.
+    pub(crate) async fn paced(
+        &self,
+        connections: usize,
+        pace: Pace,
+        requests: &Arc<Vec<Vec<u8>>>,
+        total: usize,
+    ) -> Measured {
         let before = Cpu::used(self.process.id());
-        let mut measured = load::run(self.address, connections, Arc::clone(requests), total).await;
+        let mut measured = load::run(self.address, connections, pace, Arc::clone(requests), total).await;
         measured.cpu = Cpu::used(self.process.id()) - before;
         measured
     }

@@ -1,0 +1,90 @@
+//! What the issuance log costs: a server whose record goes into the tree beside one whose does not, and what a seal costs.
+//!
+//! A server cannot be told not to seal. So what a seal takes is measured by itself, and everything else by a server whose
+//! sequencer sleeps and whose database neither keeps the chain's head nor indexes the seals.
+
+use std::time::{Duration, Instant};
+
+use cortex_log::Hash;
+use cortex_log::note::Signer;
+use cortex_log::seal::{Seal, join};
+use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
+
+use crate::ground::{Ground, free_address, policy_name};
+use crate::load::Measured;
+use crate::report::{Goal, Report};
+use crate::server::Server;
+use crate::{Scale, asks, tell};
+
+const CONNECTIONS: usize = 256;
+/// A record's length, in bytes, as a mint's is.
+const ENTRY_BYTES: usize = 1_200;
+
+pub(crate) async fn measure(ground: &Ground, scale: Scale, report: &mut Report) {
+    let with = ground.serve("sealed", 10, false).await;
+    let asleep = |config: &mut cortex_server::Config| config.log.interval_ms = 3_600_000;
+    let config = ground.prepare("unsealed", 10, free_address(), asleep).await;
+    let without = ground.replica(&config, "unsealed").await;
+    forget_chains(&ground.database_url("unsealed")).await;
+    let (mut sealed, mut unsealed) = (Measured::default(), Measured::default());
+    for round in 1..=scale.rounds {
+        tell(&format!("sealing: turn {round} of {}", scale.rounds));
+        sealed.add(turn(ground, &with, scale).await);
+        unsealed.add(turn(ground, &without, scale).await);
+    }
+    let seal_us = seal_us(Duration::from_millis(scale.signing_ms));
+    report.measured("fresh mint, into the log", CONNECTIONS, &sealed);
+    report.measured("fresh mint, sealed and left there", CONNECTIONS, &unsealed);
+    report.figure("processor time of a seal, µs", seal_us);
+    // What a mint costs everybody without the log: the other server's, less its seal.
+    let cost = |measured: &Measured| measured.cpu_us().iter().sum::<f64>();
+    let without_log = cost(&unsealed) - seal_us;
+    report.figure("processor time of a mint with the log, all processes, µs", cost(&sealed));
+    report.figure("processor time of a mint without the log, all processes, µs", without_log);
+    let share = 1.0 - without_log / cost(&sealed);
+    report.goal(Goal::below("the log's share of a mint's processor time", share, 0.1));
+}
+
+async fn turn(ground: &Ground, server: &Server, scale: Scale) -> Measured {
+    let iss = ground.single_use_iss();
+    let requests = asks::exchanges(&ground.sandbox, &iss, "api", scale.mints[2].1, |n| policy_name(n % 10));
+    server.load(CONNECTIONS, requests).await
+}
+
+/// Takes away what the log adds to a commit in Postgres.
+async fn forget_chains(database_url: &str) {
+    let mut owner = PgConnection::connect(database_url).await.expect("a connection");
+    for statement in [
+        "CREATE OR REPLACE FUNCTION advance_chain(which uuid, expected bigint, following bigint) RETURNS bigint
+         LANGUAGE sql VOLATILE AS $$ SELECT following $$",
+        "DROP INDEX record_by_chain",
+    ] {
+        sqlx::query(statement).execute(&mut owner).await.expect(statement);
+    }
+    owner.close().await.expect("to close");
+}
+
+/// Processor time of hashing and sealing one record, in microseconds.
+fn seal_us(time: Duration) -> f64 {
+    let chain = Uuid::from_u128(7);
+    let signer = Signer::from_seed(&chain.to_string(), &[7; 32]).expect("a key");
+    let entry = vec![b'x'; ENTRY_BYTES];
+    let started = Instant::now();
+    let mut sealed = 0_u32;
+    while started.elapsed() < time {
+        let seal = Seal {
+            chain,
+            batch: u64::from(sealed) + 1,
+            place: 1,
+            entry: Hash::of(&entry),
+            previous: Hash::ZERO,
+            time_ms: 1,
+            merge_by_ms: 2,
+        };
+        let seal = seal.sign(&signer).expect("a seal");
+        std::hint::black_box(Hash::leaf(&join(&entry, &seal)));
+        sealed += 1;
+    }
+    started.elapsed().as_secs_f64() * 1e6 / f64::from(sealed)
+}
