@@ -113,7 +113,8 @@ impl Ground {
         config.server.listen = listen;
         config.database.require_durable = true;
         // A machine that is busy with something else spoils the numbers; it need not end the run.
-        config.database.commit_timeout_ms = 30_000;
+        (config.database.commit_timeout_ms, config.database.acquire_timeout_ms) = (30_000, 10_000);
+        config.server.request_timeout_s = 60;
         config.keys.algorithms = [SigningAlgorithm::ES256].into();
         config.keys.encryption_key_file = self.folder.path().join(format!("{name}.key"));
         config.log.key_file = self.folder.path().join(format!("{name}.log-key"));
