@@ -36,3 +36,4 @@ mod revocation;
 mod secrets;
 mod streams;
 mod terminal;
+//mod upgrade;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cortex_cli::world::configure;
 use cortex_core::clock::SystemClock;
 use cortex_sandbox::{Sandbox, SandboxConfig};
+use cortex_server::Config;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::Client;
@@ -60,7 +61,21 @@ pub enum Harm {
 impl Cluster {
     /// Starts `count` replicas of `program` with `first-steps` in force.
     pub async fn start(program: &'static str, count: usize) -> Self {
-        let database_url = database().await;
+        Self::start_on(program, count, database().await).await
+    }
+
+    /// The same on a database that is there already.
+    pub async fn start_on(program: &'static str, count: usize, database_url: String) -> Self {
+        Self::start_with(program, count, database_url, |_| {}).await
+    }
+
+    /// The same with another configuration.
+    pub async fn start_with(
+        program: &'static str,
+        count: usize,
+        database_url: String,
+        adjust: impl Fn(&mut Config),
+    ) -> Self {
         let folder = tempfile::Builder::new().prefix("cortex-cluster-").tempdir().expect("a folder");
         let public = free_address();
         let public_url = format!("http://{public}");
@@ -80,6 +95,7 @@ impl Cluster {
             config.database.commit_timeout_ms = 1_000;
             // So short that a replica that is stopped comes too late.
             config.database.intent_deadline_s = 3;
+            adjust(&mut config);
             let url = format!("http://{}", config.server.listen);
             let text = toml::to_string(&config).expect("TOML");
             std::fs::write(folder.path().join(format!("{name}.toml")), text).expect("a file");
@@ -127,6 +143,13 @@ impl Cluster {
         out.into_owned()
     }
 
+    /// Runs a command of the program that has to fail, and answers what it says about that.
+    pub async fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.command(0, &self.database_url, arguments).output().await.expect("the program");
+        assert!(!output.status.success(), "{arguments:?} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     /// Puts a file beside the configurations, and answers its path.
     pub fn file(&self, name: &str, text: &str) -> String {
         let path = self.folder.path().join(name);
@@ -141,6 +164,16 @@ impl Cluster {
         let mut command = self.command(n, &replica.proxy.url, &["serve"]);
         command.stdout(log.try_clone().expect("a log")).stderr(log).kill_on_drop(true);
         self.replicas[n].process = Some(command.spawn().expect("the program"));
+    }
+
+    /// Asks a replica to end, waits until it has, and starts it again.
+    pub async fn replace(&mut self, n: usize) {
+        self.signal(n, Signal::SIGTERM);
+        let mut process = self.replicas[n].process.take().expect("a process");
+        let ended = tokio::time::timeout(PATIENCE, process.wait()).await.expect("it ends");
+        assert!(ended.expect("its end").success(), "{}", self.log(n));
+        self.spawn(n);
+        self.ready(n).await;
     }
 
     /// Waits until a replica says that it is ready; one that has given up is started again.
@@ -191,9 +224,20 @@ impl Cluster {
         }
     }
 
+    /// The database is at `url` from now on, for everybody.
+    pub async fn move_to(&mut self, url: &str) {
+        self.database_url = url.to_owned();
+        let moved = PgPool::connect(url).await.expect("the database");
+        // Whoever still asks the other one is told at once.
+        std::mem::replace(&mut self.pool, moved).close().await;
+        for replica in &self.replicas {
+            replica.proxy.point_at(url);
+        }
+    }
+
     /// Whoever asks replica `n` for targets of `first-steps`, without this cluster.
     pub fn caller(&self, n: usize) -> Caller {
-        Caller { url: format!("{}/v1/credentials", self.replicas[n].url), http: self.http.clone() }
+        Caller { url: self.replicas[n].url.clone(), http: self.http.clone() }
     }
 
     /// Waits until a query that answers one boolean answers yes.
@@ -215,9 +259,16 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Whether it says that it is ready.
+    pub async fn is_ready(&self) -> bool {
+        let asked = self.http.get(format!("{}/readyz", self.url)).send().await;
+        asked.is_ok_and(|answer| answer.status().is_success())
+    }
+
     /// Asks; none where no whole answer came.
     pub async fn ask(&self, token: &str, targets: &[&str]) -> Option<Value> {
-        let request = self.http.post(&self.url).bearer_auth(token).header("x-forwarded-for", INSIDE);
+        let url = format!("{}/v1/credentials", self.url);
+        let request = self.http.post(url).bearer_auth(token).header("x-forwarded-for", INSIDE);
         let response =
             request.json(&json!({"policy": "first-steps", "targets": targets})).send().await.ok()?;
         response.json().await.ok()

@@ -31,8 +31,9 @@ struct Armed {
     then_down: bool,
 }
 
-#[derive(Default)]
 struct Shared {
+    /// The socket of the database.
+    upstream: Mutex<PathBuf>,
     armed: Mutex<Option<Armed>>,
     down: AtomicBool,
     /// Whether nothing gets through, though every connection stays.
@@ -42,6 +43,16 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(upstream: PathBuf) -> Self {
+        Self {
+            upstream: Mutex::new(upstream),
+            armed: Mutex::default(),
+            down: AtomicBool::default(),
+            stalled: watch::Sender::default(),
+            cut: watch::Sender::default(),
+        }
+    }
+
     /// The fault for a transaction that wrote `wrote`, used up by that, and whether the database goes away with it.
     fn strike(&self, wrote: &[u8]) -> Option<(Loss, bool)> {
         let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,8 +97,6 @@ impl PgProxy {
     /// Within a runtime: listens on a socket of its own in front of the database of `url`, whose `host` parameter is a folder.
     pub fn start(url: &str) -> Self {
         let parsed = reqwest::Url::parse(url).expect("a URL");
-        let host =
-            parsed.query_pairs().find(|(key, _)| key == "host").expect("a socket's folder").1.into_owned();
         let folder = tempfile::Builder::new().prefix("cortex-proxy-").tempdir().expect("a folder");
         let here = folder.path().to_str().expect("a path of text").to_owned();
         let listener = UnixListener::bind(socket(folder.path())).expect("a socket");
@@ -96,8 +105,8 @@ impl PgProxy {
             let value = if key == "host" { here.clone() } else { value.into_owned() };
             (key.into_owned(), value)
         }));
-        let shared = Arc::new(Shared::default());
-        let task = tokio::spawn(accept(listener, socket(Path::new(&host)), Arc::clone(&shared)));
+        let shared = Arc::new(Shared::new(upstream(url)));
+        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { url: through.to_string(), shared, task, _folder: folder }
     }
 
@@ -113,6 +122,12 @@ impl PgProxy {
 
     fn arm(&self, armed: Armed) {
         *self.shared.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(armed);
+    }
+
+    /// The database is another one from now on, of the same name: every connection is cut.
+    pub fn point_at(&self, url: &str) {
+        *self.shared.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream(url);
+        self.shared.cut.send_replace(());
     }
 
     /// The database is away: every connection is cut, and new ones are closed.
@@ -133,16 +148,24 @@ impl PgProxy {
     }
 }
 
+/// The socket of the database of `url`, whose `host` parameter is a folder.
+fn upstream(url: &str) -> PathBuf {
+    let url = reqwest::Url::parse(url).expect("a URL");
+    let host = url.query_pairs().find(|(key, _)| key == "host").expect("a socket's folder").1.into_owned();
+    socket(Path::new(&host))
+}
+
 fn socket(folder: &Path) -> PathBuf {
     folder.join(".s.PGSQL.5432")
 }
 
-async fn accept(listener: UnixListener, upstream: PathBuf, shared: Arc<Shared>) {
+async fn accept(listener: UnixListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         if shared.down.load(Ordering::SeqCst) {
             continue;
         }
-        let Ok(server) = UnixStream::connect(&upstream).await else { continue };
+        let upstream = shared.upstream.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Ok(server) = UnixStream::connect(upstream).await else { continue };
         let shared = Arc::clone(&shared);
         let mut cut = shared.cut.subscribe();
         tokio::spawn(async move {

@@ -30,9 +30,11 @@ pub enum DevDbError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// `initdb` failed.
-    #[error("initdb failed: {output}")]
-    InitDb {
+    /// A program of Postgres failed.
+    #[error("{step} failed: {output}")]
+    Failed {
+        /// Which one.
+        step: &'static str,
         /// The end of what it printed.
         output: String,
     },

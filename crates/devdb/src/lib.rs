@@ -68,20 +68,60 @@ impl DevDb {
 
     async fn start_from(bin: PathBuf, options: Options) -> Result<Self, DevDbError> {
         let account = Account::choose()?;
-        let dir = tempfile::Builder::new()
-            .prefix("cortex-pg-")
-            // Who reaches the socket is the superuser, so nobody else may.
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(account.temp_dir())
-            .map_err(DevDbError::io("making a folder for the database"))?;
-        account.take(dir.path()).map_err(DevDbError::io("giving the database's folder away"))?;
-        let mut janitor = Janitor::start(&account, dir.path())?;
+        let dir = folder(&account)?;
+        let janitor = Janitor::start(&account, dir.path())?;
         initdb(&bin, &account, dir.path()).await?;
-        let server = spawn_server(&bin, &account, dir.path(), options)?;
+        Self::serve(bin, &account, dir, janitor, options).await
+    }
+
+    async fn serve(
+        bin: PathBuf,
+        account: &Account,
+        dir: TempDir,
+        mut janitor: Janitor,
+        options: Options,
+    ) -> Result<Self, DevDbError> {
+        let server = spawn_server(&bin, account, dir.path(), options)?;
         janitor.watch(&server)?;
         let mut db = Self { bin, server, janitor, dir };
         db.wait_until_ready().await?;
         Ok(db)
+    }
+
+    /// Makes a server that follows this one, and that this one's commits wait for from now on: what is acknowledged is on
+    /// both. This one has to be durable.
+    pub async fn synchronous_standby(&self) -> Result<Self, DevDbError> {
+        let account = Account::choose()?;
+        let dir = folder(&account)?;
+        let janitor = Janitor::start(&account, dir.path())?;
+        let mut copy = account.command(&self.bin.join("pg_basebackup"));
+        copy.args(["--no-sync", "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf"]);
+        copy.args(["--username=postgres", "--port=5432", "--host"]).arg(self.dir.path());
+        copy.arg("--pgdata").arg(data_dir(dir.path()));
+        run(copy, "pg_basebackup", STATEMENT_DEADLINE).await?;
+        let standby =
+            Self::serve(self.bin.clone(), &account, dir, janitor, Options { durable: true }).await?;
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'".to_owned()).await?;
+        self.execute("SELECT pg_reload_conf()".to_owned()).await?;
+        Ok(standby)
+    }
+
+    /// Makes a standby a server of its own, which waits for nobody.
+    pub async fn promote(&self) -> Result<(), DevDbError> {
+        self.execute("SELECT pg_promote()".to_owned()).await?;
+        self.execute("ALTER SYSTEM RESET synchronous_standby_names".to_owned()).await?;
+        self.execute("SELECT pg_reload_conf()".to_owned()).await
+    }
+
+    /// Kills the server with everything that it has under way, as a machine does that loses its power.
+    pub fn kill(mut self) {
+        if let Ok(pid) = i32::try_from(self.server.id()) {
+            // It cannot be gone: it is our child and we have not waited for it yet.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        // An error here is that there is nothing to wait for.
+        let _ = self.server.wait();
+        self.janitor.forget_server();
     }
 
     /// The URL of one of its databases, for sqlx and for every client made of libpq. A new cluster holds
@@ -176,6 +216,17 @@ impl Drop for DevDb {
     }
 }
 
+/// A folder for a cluster. Who reaches the socket in it is the superuser, so nobody else may.
+fn folder(account: &Account) -> Result<TempDir, DevDbError> {
+    let dir = tempfile::Builder::new()
+        .prefix("cortex-pg-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(account.temp_dir())
+        .map_err(DevDbError::io("making a folder for the database"))?;
+    account.take(dir.path()).map_err(DevDbError::io("giving the database's folder away"))?;
+    Ok(dir)
+}
+
 async fn initdb(bin: &Path, account: &Account, dir: &Path) -> Result<(), DevDbError> {
     let mut command = account.command(&bin.join("initdb"));
     // Trusting every local user is safe here: only the cluster's owner (and root) can enter the folder with the socket.
@@ -188,14 +239,28 @@ async fn initdb(bin: &Path, account: &Account, dir: &Path) -> Result<(), DevDbEr
         "--pgdata",
     ]);
     command.arg(data_dir(dir));
+    run(command, "initdb", INITDB_DEADLINE).await
+}
+
+/// Runs a program of Postgres to its end.
+async fn run(
+    command: std::process::Command,
+    step: &'static str,
+    deadline: Duration,
+) -> Result<(), DevDbError> {
+    let program = command.get_program().to_string_lossy().into_owned();
     let output = tokio::process::Command::from(command).kill_on_drop(true).output();
-    let output = timeout(INITDB_DEADLINE, output).await.map_err(|_| DevDbError::Deadline {
-        step: "initdb",
-        seconds: INITDB_DEADLINE.as_secs(),
+    let output = timeout(deadline, output).await.map_err(|_| DevDbError::Deadline {
+        step,
+        seconds: deadline.as_secs(),
         log: String::new(),
     })?;
-    let output = output.map_err(DevDbError::io(format!("running {}", bin.join("initdb").display())))?;
-    if output.status.success() { Ok(()) } else { Err(DevDbError::InitDb { output: tail(&output.stderr) }) }
+    let output = output.map_err(DevDbError::io(format!("running {program}")))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(DevDbError::Failed { step, output: tail(&output.stderr) })
+    }
 }
 
 fn spawn_server(bin: &Path, account: &Account, dir: &Path, options: Options) -> Result<Child, DevDbError> {

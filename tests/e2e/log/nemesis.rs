@@ -8,14 +8,18 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cortex_devdb::{DevDb, Options};
+use cortex_server::config::DatabaseConfig;
+use cortex_server::store;
 use cortex_tests::cluster::{Caller, Cluster, Harm};
 use cortex_tests::promises;
 use cortex_tests::world::first_run;
 use futures_util::future::join_all;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use sqlx::PgPool;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 /// How many ask each replica at once.
@@ -58,12 +62,12 @@ async fn ask(caller: Caller, tokens: Vec<String>, seen: Arc<Seen>) {
 /// Keeps every checkpoint that is published.
 async fn watch(pool: PgPool, seen: Arc<Seen>) {
     while !seen.over.load(Ordering::SeqCst) {
-        let published: Vec<String> =
-            sqlx::query_scalar("SELECT checkpoint FROM log_shard WHERE checkpoint IS NOT NULL")
+        let published =
+            sqlx::query_scalar::<_, String>("SELECT checkpoint FROM log_shard WHERE checkpoint IS NOT NULL")
                 .fetch_all(&pool)
-                .await
-                .unwrap();
-        seen.checkpoints.lock().unwrap().extend(published);
+                .await;
+        // A database that was killed has nothing to say.
+        seen.checkpoints.lock().unwrap().extend(published.into_iter().flatten());
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -104,26 +108,81 @@ async fn harm(cluster: &mut Cluster, seen: &Seen, mut random: StdRng, times: usi
     }
 }
 
-async fn storm(times: usize) {
+/// The seed of this run, printed so that it can be repeated.
+fn random() -> StdRng {
     let given = std::env::var("CORTEX_TEST_SEED").ok();
     let chosen: u64 = given.map_or_else(rand::random, |text| text.parse().expect("a number"));
     println!("CORTEX_TEST_SEED={chosen}");
-    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_cortex-under-test"), 3).await;
-    let seen = Arc::new(Seen::default());
-    let mut load = vec![tokio::spawn(watch(cluster.pool.clone(), Arc::clone(&seen)))];
+    StdRng::seed_from_u64(chosen)
+}
+
+/// Callers of every replica, `times` 400 runs each, and somebody who keeps every checkpoint.
+fn load(cluster: &Cluster, seen: &Arc<Seen>, times: usize) -> Vec<JoinHandle<()>> {
+    let mut load = vec![tokio::spawn(watch(cluster.pool.clone(), Arc::clone(seen)))];
     for (n, c) in (0..cluster.len()).flat_map(|n| (0..CALLERS).map(move |c| (n, c))) {
         let token = |i| cluster.sandbox.run_token(&first_run(&format!("n{n}-{c}-{i}"))).unwrap();
         let tokens = (0..400 * times).map(token).collect();
-        load.push(tokio::spawn(ask(cluster.caller(n), tokens, Arc::clone(&seen))));
+        load.push(tokio::spawn(ask(cluster.caller(n), tokens, Arc::clone(seen))));
     }
-    progress(&seen, &cluster).await;
-    harm(&mut cluster, &seen, StdRng::seed_from_u64(chosen), times).await;
-    progress(&seen, &cluster).await;
+    load
+}
+
+async fn finish(cluster: &Cluster, seen: &Seen, load: Vec<JoinHandle<()>>) {
+    progress(seen, cluster).await;
     seen.over.store(true, Ordering::SeqCst);
     for done in join_all(load).await {
         done.unwrap();
     }
-    check(&cluster, &seen).await;
+    check(cluster, seen).await;
+}
+
+async fn storm(times: usize) {
+    let random = random();
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_cortex-under-test"), 3).await;
+    let seen = Arc::new(Seen::default());
+    let load = load(&cluster, &seen, times);
+    progress(&seen, &cluster).await;
+    harm(&mut cluster, &seen, random, times).await;
+    finish(&cluster, &seen, load).await;
+}
+
+/// The primary is killed and its synchronous standby promoted, `times` times, a replica being harmed each time.
+async fn failovers(times: usize) {
+    let mut random = random();
+    let mut primary = primary().await;
+    let mut standby = primary.synchronous_standby().await.expect("a standby");
+    let mut cluster =
+        Cluster::start_on(env!("CARGO_BIN_EXE_cortex-under-test"), 3, primary.url("cortex")).await;
+    let seen = Arc::new(Seen::default());
+    let mut load = load(&cluster, &seen, times);
+    for turn in 1..=times {
+        progress(&seen, &cluster).await;
+        let harm = *[Harm::Kill, Harm::Stop, Harm::Cut].choose(&mut random).expect("a harm");
+        let n = random.random_range(0..cluster.len());
+        println!("{harm:?} replica {n}; failover {turn}");
+        cluster.harm(n, harm).await;
+        primary.kill();
+        standby.promote().await.expect("a promotion");
+        primary = standby;
+        cluster.move_to(&primary.url("cortex")).await;
+        load.push(tokio::spawn(watch(cluster.pool.clone(), Arc::clone(&seen))));
+        progress(&seen, &cluster).await;
+        cluster.heal(n, harm);
+        standby = primary.synchronous_standby().await.expect("another standby");
+    }
+    for n in 0..cluster.len() {
+        cluster.ready(n).await;
+    }
+    finish(&cluster, &seen, load).await;
+}
+
+/// A Postgres that keeps what it acknowledges, with an empty Cortex in it.
+async fn primary() -> DevDb {
+    let primary = DevDb::start(Options { durable: true }).await.expect("a primary");
+    primary.create_database("cortex").await.expect("a database");
+    let config = DatabaseConfig { url: Some(primary.url("cortex")), ..DatabaseConfig::default() };
+    store::migrate(&config).await.expect("the schema");
+    primary
 }
 
 /// Nothing that anybody was given is missing, and nothing has happened that is not on record.
@@ -172,7 +231,18 @@ async fn replicas_killed_stopped_and_cut_off_under_load_keep_every_promise() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_synchronous_standby_takes_over_under_load_nothing_acknowledged_is_lost() {
+    failovers(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: make test-faults"]
-async fn the_same_for_minutes() {
+async fn replicas_harmed_for_minutes() {
     storm(8).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make test-faults"]
+async fn failovers_for_minutes() {
+    failovers(6).await;
 }

@@ -78,21 +78,14 @@ impl Ground {
     /// first one alone.
     pub(crate) async fn serve(&self, name: &str, policies: usize, trusted: bool) -> Server {
         let listen = if trusted { self.trusted } else { free_address() };
-        let config = self.prepare(name, policies, listen, |_| {}).await;
+        let config = self.prepare(name, policies, listen).await;
         Server::start(&config, self.folder.path(), name).await
     }
 
     /// A database of the name `name` with `policies` policies, and the configuration of a server on it.
-    pub(crate) async fn prepare(
-        &self,
-        name: &str,
-        policies: usize,
-        listen: SocketAddr,
-        adjust: impl FnOnce(&mut Config),
-    ) -> Config {
+    pub(crate) async fn prepare(&self, name: &str, policies: usize, listen: SocketAddr) -> Config {
         self.database.create_database(name).await.expect("a database");
-        let mut config = self.config(name, listen);
-        adjust(&mut config);
+        let config = self.config(name, listen);
         tell(&format!("{name}: applying {policies} policies"));
         apply(&config, policies).await;
         config

@@ -10,7 +10,7 @@ use crate::{Scale, asks, tell};
 const CONNECTIONS: usize = 128;
 
 pub(crate) async fn measure(ground: &Ground, scale: Scale, report: &mut Report) {
-    let config = ground.prepare("replicas", 10, free_address(), |_| {}).await;
+    let config = ground.prepare("replicas", 10, free_address()).await;
     let mut servers = Vec::new();
     for n in 1..=4 {
         servers.push(ground.replica(&config, &format!("replica-{n}")).await);

@@ -1,7 +1,7 @@
 //! What the issuance log costs: a server whose record goes into the tree beside one whose does not, and what a seal costs.
 //!
 //! A server cannot be told not to seal. So what a seal takes is measured by itself, and everything else by a server whose
-//! sequencer sleeps and whose database neither keeps the chain's head nor indexes the seals.
+//! sequencer never gets its turn and whose database neither keeps the chain's head nor indexes the seals.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use cortex_log::seal::{Seal, join};
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
-use crate::ground::{Ground, free_address, policy_name};
+use crate::ground::{Ground, policy_name};
 use crate::load::Measured;
 use crate::report::{Goal, Report};
 use crate::server::Server;
@@ -23,16 +23,17 @@ const ENTRY_BYTES: usize = 1_200;
 
 pub(crate) async fn measure(ground: &Ground, scale: Scale, report: &mut Report) {
     let with = ground.serve("sealed", 10, false).await;
-    let asleep = |config: &mut cortex_server::Config| config.log.interval_ms = 3_600_000;
-    let config = ground.prepare("unsealed", 10, free_address(), asleep).await;
-    let without = ground.replica(&config, "unsealed").await;
-    forget_chains(&ground.database_url("unsealed")).await;
+    let without = ground.serve("unsealed", 10, false).await;
+    let url = ground.database_url("unsealed");
+    forget_chains(&url).await;
+    let waiting = hold_the_tree(&url).await;
     let (mut sealed, mut unsealed) = (Measured::default(), Measured::default());
     for round in 1..=scale.rounds {
         tell(&format!("sealing: turn {round} of {}", scale.rounds));
         sealed.add(turn(ground, &with, scale).await);
         unsealed.add(turn(ground, &without, scale).await);
     }
+    waiting.close().await.expect("to close");
     let seal_us = seal_us(Duration::from_millis(scale.signing_ms));
     report.measured("fresh mint, into the log", CONNECTIONS, &sealed);
     report.measured("fresh mint, sealed and left there", CONNECTIONS, &unsealed);
@@ -50,6 +51,15 @@ async fn turn(ground: &Ground, server: &Server, scale: Scale) -> Measured {
     let iss = ground.single_use_iss();
     let requests = asks::exchanges(&ground.sandbox, &iss, "api", scale.mints[2].1, |n| policy_name(n % 10));
     server.load(CONNECTIONS, requests).await
+}
+
+/// Keeps every sequencer waiting for as long as the connection is open.
+async fn hold_the_tree(database_url: &str) -> PgConnection {
+    let mut owner = PgConnection::connect(database_url).await.expect("a connection");
+    for statement in ["BEGIN", "SELECT FROM log_shard FOR UPDATE"] {
+        sqlx::query(statement).execute(&mut owner).await.expect(statement);
+    }
+    owner
 }
 
 /// Takes away what the log adds to a commit in Postgres.

@@ -10,7 +10,7 @@ use crate::rows::live_leases;
 use crate::{Scale, tell};
 
 pub(crate) async fn measure(ground: &Ground, scale: Scale, report: &mut Report) {
-    let config = ground.prepare("starts", scale.start_policies, free_address(), |_| {}).await;
+    let config = ground.prepare("starts", scale.start_policies, free_address()).await;
     // The first start makes the keys and opens the log.
     drop(ground.replica(&config, "first-start").await);
     let mut owner = PgConnection::connect(&ground.database_url("starts")).await.expect("a connection");
