@@ -36,4 +36,4 @@ mod revocation;
 mod secrets;
 mod streams;
 mod terminal;
-//mod upgrade;
+mod upgrade;

@@ -97,6 +97,7 @@ impl Ground {
         config.server.public_url = Some(format!("http://{}", config.server.listen));
         config.server.listen = free_address();
         config.server.replica = Some(replica.to_owned());
+        config.log.anchor_file = self.folder.path().join(format!("{replica}.anchor"));
         Server::start(&config, self.folder.path(), replica).await
     }
 
