@@ -235,6 +235,18 @@ impl Cluster {
         }
     }
 
+    /// Postgres says of each new record that its disk is full, or no longer.
+    pub async fn disk_full(&self, full: bool) {
+        let statement = if full {
+            "CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
+             CREATE TRIGGER disk_full BEFORE INSERT ON record EXECUTE FUNCTION disk_full()"
+        } else {
+            "DROP FUNCTION disk_full CASCADE"
+        };
+        sqlx::raw_sql(statement).execute(&self.pool).await.expect("a trigger");
+    }
+
     /// Whoever asks replica `n` for targets of `first-steps`, without this cluster.
     pub fn caller(&self, n: usize) -> Caller {
         Caller { url: self.replicas[n].url.clone(), http: self.http.clone() }

@@ -83,6 +83,9 @@ pub struct DatabaseConfig {
     /// How often to look for changed policies and keys, should a notification be lost, in milliseconds.
     /// Default 500.
     pub poll_ms: u64,
+    /// How far this replica's clock may be from the database's, in seconds, before it says that it is not ready. Default
+    /// 5; 0 does not look.
+    pub max_clock_skew_s: u32,
     /// Whether to refuse a Postgres that may lose what it has committed: `fsync`, `full_page_writes` or
     /// `synchronous_commit` off. Default true.
     pub require_durable: bool,
@@ -99,6 +102,7 @@ impl Default for DatabaseConfig {
             intent_deadline_s: 40,
             max_batch: 512,
             poll_ms: 500,
+            max_clock_skew_s: 5,
             require_durable: true,
         }
     }

@@ -114,6 +114,10 @@ pub async fn start(
         stopping: stop.clone(),
         replays: Arc::new(Semaphore::new(1)),
         reports: Arc::new(Semaphore::new(2)),
+        max_clock_skew: match config.database.max_clock_skew_s {
+            0 => None,
+            seconds => Some(SignedDuration::from_secs(seconds.into())),
+        },
         max_body_bytes: config.server.max_body_bytes,
         body_timeout: Duration::from_secs(config.server.body_timeout_s),
         request_timeout: Duration::from_secs(config.server.request_timeout_s),

@@ -176,6 +176,23 @@ async fn failovers(times: usize) {
     finish(&cluster, &seen, load).await;
 }
 
+/// The disk is full for a while: nobody is given anything, everybody is told so, and what is on record can be read.
+async fn full_disk() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_cortex-under-test"), 3).await;
+    let seen = Arc::new(Seen::default());
+    let load = load(&cluster, &seen, 1);
+    progress(&seen, &cluster).await;
+    cluster.disk_full(true).await;
+    for n in 0..cluster.len() {
+        let token = cluster.sandbox.run_token(&first_run(&format!("full-{n}"))).unwrap();
+        let answer = cluster.caller(n).ask(&token, &["api", "aws"]).await.expect("an answer");
+        assert!(answer.to_string().contains("the record cannot be written"), "{answer}");
+    }
+    assert!(cluster.run(&["log", "verify"]).await.contains("whole"));
+    cluster.disk_full(false).await;
+    finish(&cluster, &seen, load).await;
+}
+
 /// A Postgres that keeps what it acknowledges, with an empty Cortex in it.
 async fn primary() -> DevDb {
     let primary = DevDb::start(Options { durable: true }).await.expect("a primary");
@@ -233,6 +250,11 @@ async fn replicas_killed_stopped_and_cut_off_under_load_keep_every_promise() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_a_synchronous_standby_takes_over_under_load_nothing_acknowledged_is_lost() {
     failovers(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_disk_is_full_nothing_leaves_and_everything_is_read() {
+    full_disk().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

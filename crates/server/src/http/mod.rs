@@ -40,6 +40,7 @@ use axum::response::{IntoResponse, Response};
 use cortex_core::RecordId;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use ipnet::IpNet;
+use jiff::SignedDuration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -91,6 +92,8 @@ pub struct Shared {
     pub replays: Arc<Semaphore>,
     /// The turns to make a report: some of them read a whole quarter.
     pub reports: Arc<Semaphore>,
+    /// How far this replica's clock may be from the database's; none: nobody looks.
+    pub max_clock_skew: Option<SignedDuration>,
     /// The longest body, in bytes.
     pub max_body_bytes: usize,
     /// How long a body may take to arrive.

@@ -7,10 +7,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use jiff::SignedDuration;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
 
 use super::App;
+use crate::broker::Broker;
+use crate::store::{self, StoreError};
 
 /// How long the readiness check waits for the database.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -57,9 +60,15 @@ pub(crate) async fn readiness(app: &App) -> Readiness {
     if app.stopping.is_cancelled() {
         problems.push("this replica is stopping".to_owned());
     }
-    let ping = sqlx::query("SELECT 1").execute(&broker.pool);
-    if !matches!(tokio::time::timeout(PATIENCE, ping).await, Ok(Ok(_))) {
-        problems.push("the database does not answer".to_owned());
+    match tokio::time::timeout(PATIENCE, clock_difference(broker)).await {
+        Ok(Ok(off)) if app.max_clock_skew.is_some_and(|most| off > most) => {
+            problems.push(format!(
+                "this replica's clock is {} s from the database's: set it right, or database.max_clock_skew_s",
+                off.as_secs()
+            ));
+        }
+        Ok(Ok(_)) => {}
+        Ok(Err(_)) | Err(_) => problems.push("the database does not answer".to_owned()),
     }
     if catalogue.guardrails().is_none() {
         problems.push("the guardrails cannot be read".to_owned());
@@ -68,6 +77,14 @@ pub(crate) async fn readiness(app: &App) -> Readiness {
         problems.push(format!("the log is at fault: {}", fault.kind()));
     }
     Readiness { ready: problems.is_empty(), problems, policies: catalogue.len() }
+}
+
+/// How far this replica's clock is from the database's, at the least: what the answer took is nobody's fault.
+async fn clock_difference(broker: &Broker) -> Result<SignedDuration, StoreError> {
+    let before = broker.clock.now();
+    let there = store::clock(&broker.pool).await?;
+    let after = broker.clock.now();
+    Ok(before.duration_since(there).max(there.duration_since(after)).max(SignedDuration::ZERO))
 }
 
 /// Measurements, in the Prometheus text format.

@@ -187,6 +187,12 @@ pub(crate) fn timestamp(micros: i64) -> Result<Timestamp, StoreError> {
     Timestamp::from_microsecond(micros).map_err(|e| StoreError::Corrupt(e.to_string()))
 }
 
+/// What the database's clock says.
+pub async fn clock(pool: &PgPool) -> Result<Timestamp, StoreError> {
+    let micros = sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8");
+    timestamp(micros.fetch_one(pool).await?)
+}
+
 /// Wakes every replica that listens: something in `what` changed.
 pub(crate) async fn announce(connection: &mut PgConnection, what: &str) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT pg_notify($1, $2)").bind(CHANGES).bind(what).execute(connection).await.map(drop)
