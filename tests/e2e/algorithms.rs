@@ -90,7 +90,7 @@ async fn a_key_that_is_added_later_is_published_before_it_signs() {
     first.keyring.refresh(&first.pool).await.unwrap();
     let set = get(&world, "/jwks").await;
     let mut published: Vec<_> = set["keys"].as_array().unwrap().iter().map(|key| &key["alg"]).collect();
-    published.sort_by_key(|alg| alg.to_string());
+    published.sort_by_key(ToString::to_string);
     assert_eq!(published, ["ES256", "RS256"], "every replica publishes it");
     let ask = json!({"policy": "first-steps", "targets": ["api"]});
     let early = ask_second(&world, &second, &world.token(&first_run("r1")), ask.clone()).await;

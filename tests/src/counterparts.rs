@@ -26,7 +26,8 @@ use tokio::time::timeout;
 
 pub use browser::{Browser, Window};
 pub use client::{
-    Answer, logcheck, node, node_command, python, python_command, python_sf4, python_sf4_command, siem,
+    Answer, logcheck, node, node_command, node_packages, python, python_command, python_sf4,
+    python_sf4_command, siem,
 };
 pub use openid_provider::{Fault, OpenIdProvider};
 

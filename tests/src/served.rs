@@ -10,6 +10,7 @@ use cortex_cli::world::configure;
 use cortex_core::clock::SystemClock;
 use cortex_sandbox::{Sandbox, SandboxConfig};
 use cortex_server::Config;
+use nix::unistd::geteuid;
 use reqwest::Client;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -21,6 +22,9 @@ use crate::world::{Answer, INSIDE, answer, database};
 
 /// How long anything here may take, on a machine that is busy with everything else.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+
+/// The group that a process of root runs in.
+const OTHER_GROUP: u32 = 65_534;
 
 /// Clouds, a database, and the files of a Cortex that is not running yet.
 pub struct Served {
@@ -84,11 +88,22 @@ impl Served {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
+    /// Runs another command of the program; answers whether it succeeded, and what it said.
+    pub async fn try_run(&self, arguments: &[&str]) -> (bool, String) {
+        let output = self.command(arguments).env("RUST_LOG", "off").output().await.expect("the program");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
     /// Starts the process and waits until it is ready.
     pub async fn start(&mut self) {
         let log = File::options().append(true).create(true).open(self.log_path()).expect("a log");
         let mut command = self.command(&["serve"]);
         command.stdout(log.try_clone().expect("a log")).stderr(log).kill_on_drop(true);
+        if geteuid().is_root() {
+            // Whose a process is shows whether it may be looked into, and what is root's always is.
+            command.gid(OTHER_GROUP);
+        }
         self.process = Some(command.spawn().expect("the program"));
         let ready = format!("{}/readyz", self.url);
         let until = Instant::now() + PATIENCE;
@@ -96,6 +111,11 @@ impl Served {
             assert!(Instant::now() < until, "not ready: {}", self.log());
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The process's number.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().and_then(Child::id).expect("a process")
     }
 
     /// kill -9.

@@ -7,6 +7,7 @@ mod ask;
 mod commands;
 mod documents;
 mod error;
+mod hardening;
 mod login;
 mod output;
 pub mod world;
@@ -43,6 +44,8 @@ enum Command {
     Demo,
     /// Bring the database's schema up to this version's, under a lock.
     Migrate,
+    /// Whether the server on this machine is ready: for the health check of a container.
+    Health(commands::health::Args),
     /// The configuration.
     #[command(subcommand)]
     Config(commands::config::Command),
@@ -90,6 +93,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Dev(args) => commands::dev::run(args).await,
         Command::Demo => commands::demo::run().await,
         Command::Migrate => commands::migrate::run(load()?).await,
+        Command::Health(args) => commands::health::run(args, load).await,
         Command::Config(command) => commands::config::run(&command, load),
         Command::Policy(args) => commands::policy::run(args, load).await,
         Command::Doctor(command) => commands::doctor::run(command, load).await,
@@ -104,8 +108,14 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Report(args) => commands::report::run(args).await,
         Command::Freeze(args) => commands::freeze::run(args).await,
         Command::Log(args) => commands::log::run(args, load).await,
-        Command::Exec(args) => return commands::exec::run(args).await,
-        Command::CredentialProcess(args) => commands::credential_process::run(args).await,
+        Command::Exec(args) => {
+            hardening::holder();
+            return commands::exec::run(args).await;
+        }
+        Command::CredentialProcess(args) => {
+            hardening::holder();
+            commands::credential_process::run(args).await
+        }
         Command::Completions(args) => {
             commands::completions::run(&args);
             Ok(())

@@ -59,6 +59,11 @@ impl Barrier {
         self.epoch
     }
 
+    /// How many freezes are in force.
+    pub(crate) fn freezes(&self, now: Timestamp) -> usize {
+        self.freezes.values().flatten().filter(|freeze| freeze.holds_at(now)).count()
+    }
+
     /// The freeze that bars `holder` from anything new.
     pub fn bars_new(&self, holder: &Holder<'_>, now: Timestamp) -> Option<&Freeze> {
         if self.freezes.is_empty() {

@@ -20,6 +20,7 @@ use crate::revoking::RevocationConfig;
 pub use crate::serve::ServerConfig;
 use crate::sign_in::SignInConfig;
 use crate::streams::{self, StreamConfig};
+use crate::telemetry::TelemetryConfig;
 
 /// The prefix of the environment variables that override the file.
 pub const ENV_PREFIX: &str = "CORTEX__";
@@ -56,6 +57,8 @@ pub struct Config {
     pub notifications: Vec<NotificationConfig>,
     /// Where every record goes besides. Default nowhere.
     pub streams: Vec<StreamConfig>,
+    /// Traces of requests.
+    pub telemetry: TelemetryConfig,
     /// The clouds and APIs.
     pub providers: ProvidersConfig,
 }
@@ -201,6 +204,7 @@ impl Config {
         faults.extend(self.grants.faults());
         faults.extend(notify::faults(&self.notifications));
         faults.extend(streams::faults(&self.streams));
+        faults.extend(self.telemetry.faults());
         if !(1..=4_096).contains(&self.database.max_batch) {
             faults.push(format!("database.max_batch is {}: write 1 to 4,096", self.database.max_batch));
         }

@@ -2,14 +2,16 @@
 
 use cortex_core::policy::Demand;
 use cortex_core::record::{Denial, What};
-use cortex_core::{Clause, DecisionId, Freeze, GrantId, Reason};
+use cortex_core::{Clause, DecisionId, Freeze, GrantId, PolicyName, Reason};
 use cortex_identity::{ClaimReason, ClaimRefusal, Rejection, Verified};
 use cortex_providers::{MintError, Refusal};
+use metrics::SharedString;
 
 use crate::barrier::Bar;
 use crate::broker::Broker;
 use crate::exchange::{Context, Request};
 use crate::store::RecordError;
+use crate::telemetry;
 
 /// How much of a name that a caller made up goes on record, in bytes.
 const NAME_MAX: usize = 64;
@@ -80,9 +82,9 @@ pub(crate) const NOT_FOR_YOU: &str =
 /// The token was not accepted: an unverified caller is counted, a verified one is on record.
 pub(crate) async fn of_token(broker: &Broker, request: &Request, rejection: &Rejection) -> Refused {
     let code = rejection.reason.code();
-    metrics::counter!("cortex_denials_total", "code" => code).increment(1);
     tracing::info!(code, detail = %rejection.detail, request_id = request.request_id, "token not accepted");
     let Some(known) = &rejection.verified else {
+        count(telemetry::NO_POLICY.into(), code.into());
         broker.noise.count(code, request.source, broker.clock.now());
         if rejection.is_temporary() {
             return unavailable(ISSUER_AWAY);
@@ -361,10 +363,31 @@ fn bounded(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect()
 }
 
+/// Counts a denial and says it in the log. A policy's name is a label only where the policy exists: its version is known.
+pub(crate) fn announce(denial: &Denial) {
+    let policy = denial.policy.as_deref().filter(|_| denial.policy_digest.is_some());
+    let policy = policy.and_then(|name| name.parse::<PolicyName>().ok());
+    let label = policy.map_or(telemetry::NO_POLICY.into(), |name| telemetry::policy(&name));
+    count(label, SharedString::from(denial.code.clone()));
+    tracing::info!(
+        decision_id = %denial.decision_id,
+        request_id = denial.request_id,
+        code = denial.code,
+        policy = denial.policy,
+        provider = denial.provider,
+        "denied"
+    );
+}
+
+fn count(policy: SharedString, reason: SharedString) {
+    let labels = [("policy", policy), ("decision", "deny".into()), ("reason", reason)];
+    metrics::counter!("cortex_decisions_total", &labels).increment(1);
+}
+
 /// Writes the denial down, and only then says no.
 async fn note(broker: &Broker, denial: Denial, refused: impl FnOnce(DecisionId) -> Refused) -> Refused {
     let id = denial.decision_id;
-    metrics::counter!("cortex_denials_total", "code" => denial.code.clone()).increment(1);
+    announce(&denial);
     match broker.recorder.note(What::Denial(Box::new(denial))).await {
         Ok(()) => refused(id),
         Err(error) => {

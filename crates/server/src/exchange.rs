@@ -13,6 +13,7 @@ use cortex_identity::Verified;
 use cortex_providers::Plan;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use crate::barrier::Barrier;
@@ -21,6 +22,7 @@ use crate::denial::{self, Refused};
 use crate::leases::{AskKey, LiveLease};
 use crate::library::Catalogue;
 use crate::store::Committed;
+use crate::telemetry::{self, step};
 use crate::{approval, mint};
 
 /// What a run asks for.
@@ -139,17 +141,19 @@ impl Context {
 
 /// Exchanges a run's identity for credentials.
 pub async fn exchange(broker: &Broker, request: Request) -> Result<Bundle, Refused> {
-    let verified = identify(broker, &request).await?;
-    let context = find_policy(broker, request, verified).await?;
-    let (planned, mut items) = decide_and_plan(broker, &context).await?;
-    pass(broker, &context, &broker.barriers.known(), &[]).await?;
-    let grant = approval::settle(broker, &context, &planned).await?;
-    let (again, fresh) = recall(broker, &context, planned);
+    let verified = identify(broker, &request).instrument(step!("identity")).await?;
+    let decision = step!("policy", policy = tracing::field::Empty);
+    let context = find_policy(broker, request, verified).instrument(decision.clone()).await?;
+    decision.record("policy", context.policy.name().as_str());
+    let (planned, mut items) = decide_and_plan(broker, &context).instrument(decision.clone()).await?;
+    pass(broker, &context, &broker.barriers.known(), &[]).instrument(decision).await?;
+    let grant = approval::settle(broker, &context, &planned).instrument(step!("grant")).await?;
+    let (again, fresh) = step!("recall").in_scope(|| recall(broker, &context, planned));
     let issued = if fresh.is_empty() {
-        mint::spend(broker, &context, &again).await?;
+        mint::spend(broker, &context, &again).instrument(step!("commit")).await?;
         Vec::new()
     } else {
-        mint::issue(broker, &context, grant, fresh, &again).await?
+        mint::issue(broker, &context, grant, fresh, &again).instrument(step!("mint")).await?
     };
     items.extend(again.into_iter().map(Item::Issued));
     items.extend(issued);
@@ -254,6 +258,7 @@ async fn decide_one(broker: &Broker, context: &Context, provider: &str) -> Resul
     let issuance_id = IssuanceId::new(context.now, broker.random.id_bits());
     match broker.plan(provider, &ask(context, issuance_id, run, target)) {
         Ok(plan) => {
+            permitted(context, needs_grant);
             let ask = AskKey::new(run, context.policy.digest(), provider, &plan.scope, plan.ttl);
             Ok(Planned {
                 provider: provider.to_owned(),
@@ -267,6 +272,13 @@ async fn decide_one(broker: &Broker, context: &Context, provider: &str) -> Resul
         }
         Err(refusal) => Err(denial::of_plan(broker, context, decision_id, provider, refusal).await),
     }
+}
+
+fn permitted(context: &Context, needs_grant: bool) {
+    let decision = if needs_grant { "needs_grant" } else { "permit" };
+    let policy = telemetry::policy(context.policy.name());
+    metrics::counter!("cortex_decisions_total", "policy" => policy, "decision" => decision, "reason" => "")
+        .increment(1);
 }
 
 /// The policy's word, or none where the guardrails cannot be read.

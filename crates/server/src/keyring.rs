@@ -215,6 +215,9 @@ impl Keyring {
             let Some(Opened { key, .. }) = opened.get(&signs.kid) else {
                 return Err(KeyringError::WrongKey(signs.kid.clone()));
             };
+            let since = signs.active_from.as_duration().as_secs_f64();
+            let labels = [("algorithm", signs.algorithm.to_string())];
+            metrics::gauge!("cortex_signing_key_timestamp_seconds", &labels).set(since);
             let before = self.issuer.key_for(signs.algorithm);
             if before.is_none_or(|before| before.kid() != signs.kid) {
                 self.issuer.rotate(Arc::clone(key));
@@ -222,6 +225,8 @@ impl Keyring {
             }
         }
         let keys: Vec<&Value> = rows.iter().filter_map(|row| Some(&opened.get(&row.kid)?.jwk)).collect();
+        metrics::gauge!("cortex_signing_keys")
+            .set(u32::try_from(keys.len()).map_or(f64::INFINITY, f64::from));
         let set = json!({ "keys": keys });
         if **self.jwks.load() != set {
             self.jwks.store(Arc::new(set));

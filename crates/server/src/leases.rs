@@ -104,6 +104,16 @@ pub struct Leases {
     renew_below_percent: i64,
 }
 
+/// How much is held.
+pub(crate) struct Held {
+    /// How many leases, about.
+    pub(crate) count: u64,
+    /// What they take, in bytes, about.
+    pub(crate) bytes: u64,
+    /// What they may take, in bytes.
+    pub(crate) limit_bytes: u64,
+}
+
 impl Leases {
     /// No leases yet.
     pub fn new(config: &LeasesConfig) -> Self {
@@ -134,6 +144,12 @@ impl Leases {
     pub fn by_handle(&self, handle: &str, now: Timestamp) -> Option<Arc<LiveLease>> {
         let (lease, _) = self.by_handle.get(&Digest::of(handle.as_bytes()))?;
         (lease.remaining(now) > SignedDuration::ZERO).then_some(lease)
+    }
+
+    /// How much is held. Both places of a lease count against its memory, and it is counted once.
+    pub(crate) fn held(&self) -> Held {
+        let limit_bytes = self.by_handle.policy().max_capacity().unwrap_or(u64::MAX);
+        Held { count: self.by_handle.entry_count(), bytes: self.by_handle.weighted_size(), limit_bytes }
     }
 
     /// Remembers a lease until it expires.

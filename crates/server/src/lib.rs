@@ -31,6 +31,7 @@ pub mod start;
 pub mod store;
 pub mod streams;
 pub mod supervisor;
+pub mod telemetry;
 
 pub use config::Config;
 pub use denial::Refused;

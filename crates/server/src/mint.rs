@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use cortex_core::record::{GrantUse, Opening, Outcome};
 use cortex_core::{DecisionId, IssuanceId, Minted};
-use cortex_providers::{Mint, MintError, Remote};
+use cortex_providers::{LocalMint, Mint, MintError, Remote};
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use tracing::Instrument as _;
 
 use crate::barrier::Bar;
 use crate::broker::Broker;
@@ -17,6 +18,7 @@ use crate::denial::{self, Refused};
 use crate::exchange::{Context, Item, Planned, pass};
 use crate::leases::{AskKey, LiveLease, new_handle};
 use crate::store::{Admission, Admitted, Committed, OpenIntent, RecordError, StoreError, Ticket};
+use crate::telemetry::{Call, step};
 
 /// What identifies one credential on its way.
 struct Tag {
@@ -74,7 +76,8 @@ async fn admit(
     for _ in 0..DECIDED_ANEW {
         let barrier = broker.barriers.known();
         pass(broker, context, &barrier, &all).await?;
-        match broker.recorder.admit(Admission { epoch: barrier.epoch(), ..admission.clone() }).await {
+        let admission = Admission { epoch: barrier.epoch(), ..admission.clone() };
+        match broker.recorder.admit(admission).instrument(step!("commit")).await {
             Ok(admitted) => return Ok(admitted),
             Err(RecordError::Overtaken) => look_again(broker).await?,
             Err(error) => return Err(denial::of_record(broker, context, error).await),
@@ -103,8 +106,7 @@ pub(crate) async fn issue(
         let tag = Tag { provider: one.provider.clone(), decision_id: one.decision_id, ask: one.ask };
         let opening = opening(context, &one, grant.clone());
         match one.plan.mint {
-            // Signing has no effect outside: what is signed stays sealed until its record is committed.
-            Mint::Local(mint) => match mint.mint() {
+            Mint::Local(mint) => match signed(&tag, mint) {
                 Ok(minted) => {
                     admission.issued.push((opening, minted.lease.clone()));
                     own.push((tag, minted));
@@ -119,6 +121,7 @@ pub(crate) async fn issue(
     }
     let admitted = admit(broker, context, admission, again).await?;
     for ((tag, minted), committed) in own.into_iter().zip(admitted.committed) {
+        ended(context, &tag, minted.lease.issuance_id, "issued");
         items.push(release(broker, context, tag, minted, &committed));
     }
     let calls = clouds.into_iter().zip(admitted.tickets);
@@ -154,7 +157,17 @@ async fn mint_remote(
     ticket: Ticket,
 ) -> (Item, Effect) {
     let (ticket, open) = ticket.redeem();
-    let result = remote.mint(ticket).await;
+    let call = Call::begin(&tag.provider);
+    let step = step!(
+        "provider",
+        otel.name = format_args!("mint {}", tag.provider),
+        otel.kind = "client",
+        provider = tag.provider,
+        issuance_id = %open.issuance_id(),
+        decision_id = %tag.decision_id
+    );
+    let result = remote.mint(ticket).instrument(step).await;
+    call.end(ending(&result));
     let effect = effect(&result);
     let (committed, barred) = match settle(broker, context, &tag, &open, &result).await {
         Ok(settled) => settled,
@@ -193,10 +206,9 @@ async fn settle(
             (Err(_), _) => (outcome(result, open, gone), None),
         };
         let name = outcome.name();
-        match broker.recorder.finish(open, outcome, epoch).await {
+        match broker.recorder.finish(open, outcome, epoch).instrument(step!("commit")).await {
             Ok(committed) => {
-                metrics::counter!("cortex_issuances_total", "provider" => tag.provider.clone(), "outcome" => name)
-                    .increment(1);
+                ended(context, tag, open.issuance_id(), name);
                 return Ok((committed, bar));
             }
             Err(RecordError::Overtaken) => {
@@ -207,6 +219,40 @@ async fn settle(
         }
     }
     Err(RecordError::Overtaken)
+}
+
+/// Counts an issuance that ended on record, and says it in the log.
+fn ended(context: &Context, tag: &Tag, issuance_id: IssuanceId, outcome: &'static str) {
+    metrics::counter!("cortex_issuances_total", "provider" => tag.provider.clone(), "outcome" => outcome)
+        .increment(1);
+    tracing::info!(
+        %issuance_id,
+        decision_id = %tag.decision_id,
+        request_id = context.request.request_id,
+        policy = %context.policy.name(),
+        provider = tag.provider,
+        outcome,
+        "an issuance ended"
+    );
+}
+
+/// What Cortex signs itself. Signing has no effect outside: what is signed stays sealed until its record is committed.
+fn signed(tag: &Tag, mint: Box<dyn LocalMint<Committed>>) -> Result<Minted<Committed>, MintError> {
+    let call = Call::begin(&tag.provider);
+    let result = step!("provider", provider = tag.provider).in_scope(|| mint.mint());
+    call.end(ending(&result));
+    result
+}
+
+/// How a mint ended, in a word.
+fn ending(result: &Result<Minted<Committed>, MintError>) -> &'static str {
+    match result {
+        Ok(_) => "minted",
+        Err(MintError::Refused { .. }) => "refused",
+        Err(MintError::Unavailable { .. }) => "unavailable",
+        Err(MintError::Mismatch { .. }) => "mismatch",
+        Err(MintError::Indeterminate { .. }) => "indeterminate",
+    }
 }
 
 /// The outcome of a mint that is withheld because of `bar`.

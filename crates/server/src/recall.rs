@@ -87,6 +87,7 @@ async fn deny(
         claimed_run: None,
         claimed_by: None,
     };
+    denial::announce(&denied);
     match broker.recorder.note(What::Denial(Box::new(denied))).await {
         Ok(()) => refused(decision_id),
         Err(_) => denial::unavailable("the record cannot be written at the moment"),

@@ -31,7 +31,7 @@ use crate::random::Random;
 use crate::sign_in::SignIn;
 use crate::store::{self, Author, Recorder, RecorderOptions, Stamp, StoreError};
 use crate::streams::Streams;
-use crate::{serve, supervisor};
+use crate::{serve, supervisor, telemetry};
 
 /// What a replica takes from the world.
 pub struct Environment {
@@ -95,6 +95,9 @@ pub async fn start(
     listener: TcpListener,
     environment: Environment,
 ) -> Result<Running, StartError> {
+    // Before anything is measured: what is measured without a recorder is lost.
+    let _ = telemetry::recorder();
+    telemetry::started(environment.clock.now());
     let address = listener.local_addr()?;
     let issuer_url = config.issuer_url(address);
     for warning in config.roles.warnings() {
@@ -132,7 +135,7 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
     if config.database.require_durable {
         store::check_durable(&pool).await?;
     }
-    let replica = config.server.replica.clone().unwrap_or_else(host_name);
+    let replica = replica(config);
     let stamp = stamp(config, &pool, replica, &environment).await?;
     let Environment { clock, random } = environment;
     let notifier = Notifier::new(stamp.endpoints.clone(), issuer_url.to_owned())?;
@@ -199,6 +202,11 @@ fn own_issuer(issuer_url: &str, keyring: &Keyring) -> Option<OwnIssuer> {
     let jwks = keyring.published();
     let jwks = move || jwks.load().to_string().into_bytes();
     Some(OwnIssuer { name, iss: issuer_url.to_owned(), jwks: Box::new(jwks) })
+}
+
+/// What this replica is called on record and in traces.
+pub(crate) fn replica(config: &Config) -> String {
+    config.server.replica.clone().unwrap_or_else(host_name)
 }
 
 fn host_name() -> String {

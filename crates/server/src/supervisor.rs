@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
-use crate::http;
 use crate::log::WITNESSED_EVERY;
 use crate::questions;
 use crate::revoking;
 use crate::store::{CHANGES, RecordError, StoreError, grants, issuances, log, notifications, sessions};
+use crate::telemetry;
 
 /// How often overdue intents are looked for, in seconds: with the intents' own deadline, under a minute.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -146,8 +146,11 @@ async fn flush_forever(broker: Arc<Broker>, every: Duration) {
         if let Err(error) = revoking::measure(&broker).await {
             tracing::warn!(%error, "what revocations are owed could not be counted");
         }
+        if let Err(error) = telemetry::from_database(&broker).await {
+            tracing::warn!(%error, "what waits in the database could not be counted");
+        }
         // Measurements pile up until somebody reads them, and perhaps nobody does.
-        if let Some(measurements) = http::recorder() {
+        if let Some(measurements) = telemetry::recorder() {
             measurements.run_upkeep();
         }
     }

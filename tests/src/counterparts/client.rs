@@ -54,6 +54,12 @@ pub async fn node_command(script: &str) -> [PathBuf; 2] {
     [Places::get().await.node(), folder().join("node").join(script)]
 }
 
+/// Node, and the folder of the packages that programs for it use.
+pub async fn node_packages() -> [PathBuf; 2] {
+    let places = Places::get().await;
+    [places.node(), places.node_modules.clone()]
+}
+
 /// Runs a script of `counterparts/python`, with the newest of every client.
 pub async fn python(script: &str, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Answer {
     run(&python_command(script).await, args, env, stdin).await

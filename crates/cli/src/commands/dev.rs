@@ -41,7 +41,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let colour = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().compact().with_ansi(colour).with_env_filter(filter);
     log.with_writer(std::io::stderr).init();
-    let _ = cortex_server::http::recorder();
+    let _ = cortex_server::telemetry::recorder();
     println!("starting a private database, sandbox clouds and a development issuer …");
     let airflow = args.airflow.map(|url| trusted(&url)).transpose()?;
     let adjust = Box::new(|config: &mut Config| config.issuers.extend(airflow));

@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod freeze;
 pub(crate) mod grant;
+pub(crate) mod health;
 pub(crate) mod issuance;
 pub(crate) mod keys;
 pub(crate) mod log;

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use cortex_core::clock::SystemClock;
 use cortex_server::random::SystemRandom;
-use cortex_server::{Config, Environment, store};
+use cortex_server::{Config, Environment, store, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::error::Error;
+use crate::hardening;
 
 pub(crate) async fn run(config: Config) -> Result<(), Error> {
-    log_as_json();
+    let telling = telemetry::log_as_json(&config)?;
+    hardening::server();
     if config.issuers.is_empty() {
         return Err(Error::Said(
             "no issuers are configured, so nobody could ask for anything: add [[issuers]]".into(),
@@ -27,6 +28,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Error> {
     told_to_stop().await?;
     tracing::info!("stopping: draining what is under way");
     running.shut_down().await;
+    telling.finish().await;
     Ok(())
 }
 
@@ -39,10 +41,4 @@ pub(crate) async fn told_to_stop() -> Result<(), Error> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-fn log_as_json() {
-    let _ = cortex_server::http::recorder();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::auth::bearer;
@@ -266,7 +267,8 @@ pub(super) async fn exchange_detached(
     let request = request(gone.clone());
     let _gone_with_this_future = gone.drop_guard();
     let broker = std::sync::Arc::clone(&app.broker);
-    let exchange = app.mints.spawn(async move { exchange::exchange(&broker, request).await });
+    let exchange =
+        app.mints.spawn(async move { exchange::exchange(&broker, request).await }.in_current_span());
     match exchange.await {
         Ok(result) => result.map_err(OAuthError::from),
         Err(error) => {

@@ -41,10 +41,12 @@ use cortex_core::RecordId;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use metrics::SharedString;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument as _;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -52,9 +54,9 @@ use utoipa_axum::routes;
 use self::auth::BearerScheme;
 use crate::broker::Broker;
 use crate::console;
+use crate::telemetry::{self, UnderWay};
 
 pub use error::{OAuthError, Problem};
-pub use operations::recorder;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -266,7 +268,10 @@ async fn every_request(State(app): State<App>, mut request: Request, next: Next)
         .extensions()
         .get::<axum::extract::MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let mut response = answer(&app, request, next).await;
+    let span = telemetry::request(&method, &route, &id, request.headers());
+    let under_way = UnderWay::new(metrics::gauge!("cortex_http_requests_in_flight"));
+    let mut response = answer(&app, request, next).instrument(span.clone()).await;
+    drop(under_way);
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -274,8 +279,13 @@ async fn every_request(State(app): State<App>, mut request: Request, next: Next)
         headers.insert(REQUEST_ID, value);
     }
     let status = response.status().as_u16();
-    metrics::histogram!("cortex_http_request_seconds", "route" => route.clone(), "status" => status.to_string())
-        .record(started.elapsed().as_secs_f64());
+    telemetry::answered(&span, status);
+    let labels = [
+        ("method", SharedString::const_str(telemetry::method(&method))),
+        ("route", SharedString::from(route.clone())),
+        ("status", SharedString::from(status.to_string())),
+    ];
+    metrics::histogram!("cortex_http_request_seconds", &labels).record(started.elapsed().as_secs_f64());
     tracing::debug!(%method, route, status, request_id = id, "request");
     response
 }

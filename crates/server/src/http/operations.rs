@@ -1,6 +1,5 @@
 //! What operators watch.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::Json;
@@ -8,12 +7,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use jiff::SignedDuration;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 
 use super::App;
 use crate::broker::Broker;
 use crate::store::{self, StoreError};
+use crate::telemetry;
 
 /// How long the readiness check waits for the database.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -93,22 +93,7 @@ async fn clock_difference(broker: &Broker) -> Result<SignedDuration, StoreError>
     responses((status = 200, description = "The measurements.", body = String, content_type = "text/plain"))
 )]
 pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    for status in app.broker.identity.status() {
-        let labels = [("issuer", status.issuer.to_string())];
-        let keys = u32::try_from(status.keys.keys).unwrap_or(u32::MAX);
-        metrics::gauge!("cortex_jwks_keys", &labels).set(f64::from(keys));
-        if let Some(age) = status.keys.age {
-            metrics::gauge!("cortex_jwks_age_seconds", &labels).set(age.as_secs_f64());
-        }
-    }
-    let policies = u32::try_from(app.broker.library.catalogue().len()).unwrap_or(u32::MAX);
-    metrics::gauge!("cortex_policies").set(f64::from(policies));
-    let text = recorder().map_or_else(String::new, PrometheusHandle::render);
+    telemetry::at_scrape(&app.broker);
+    let text = telemetry::recorder().map_or_else(String::new, PrometheusHandle::render);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
-}
-
-/// The process's recorder; the first caller installs it. None where another library has installed its own.
-pub fn recorder() -> Option<&'static PrometheusHandle> {
-    static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
-    RECORDER.get_or_init(|| PrometheusBuilder::new().install_recorder().ok()).as_ref()
 }

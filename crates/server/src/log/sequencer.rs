@@ -88,11 +88,19 @@ impl Sequencer {
     pub async fn round(&self, pool: &PgPool) -> Result<(), RoundError> {
         let mut known = self.known.lock().await;
         let done = self.integrate(pool, &mut known).await;
-        match &done {
-            Ok(()) => self.health.found(None),
-            Err(RoundError::Fault(fault)) => self.health.found(Some(fault.clone())),
-            Err(RoundError::Anchor(_) | RoundError::Store(_)) => {}
-        }
+        let outcome = match &done {
+            Ok(()) => {
+                self.health.found(None);
+                "done"
+            }
+            Err(RoundError::Fault(fault)) => {
+                self.health.found(Some(fault.clone()));
+                "fault"
+            }
+            Err(RoundError::Anchor(_)) => "anchor",
+            Err(RoundError::Store(_)) => "database",
+        };
+        metrics::counter!("cortex_log_rounds_total", "outcome" => outcome).increment(1);
         if done.is_err() {
             known.tree = None;
         }
@@ -167,7 +175,6 @@ impl Sequencer {
         let signer = self.stamp.chains.log().named(&shard.origin).map_err(corrupt)?;
         let checkpoint = state.sign(&signer).map_err(corrupt)?;
         sequence::publish(pool, shard.number, shard.size, &checkpoint).await?;
-        metrics::gauge!("cortex_log_size").set(as_float(shard.size));
         metrics::gauge!("cortex_log_checkpoint_timestamp_seconds")
             .set(as_float(state.time_ms.unsigned_abs()) / 1_000.0);
         Ok(())

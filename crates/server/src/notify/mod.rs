@@ -83,6 +83,11 @@ impl Notifier {
         Ok(Self { endpoints, http, public_url })
     }
 
+    /// The endpoints' configured names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.endpoints.0.iter().map(|endpoint| endpoint.name.as_str())
+    }
+
     /// Delivers for as long as it is polled; not at all where no endpoint is configured.
     pub(crate) async fn deliver_forever(&self, broker: &Broker, poll: Duration) {
         if self.endpoints.0.is_empty() {
@@ -103,7 +108,7 @@ impl Notifier {
     /// Sends what is due, and writes down how it went; answers how many.
     pub async fn deliver_due(&self, broker: &Broker) -> Result<usize, StoreError> {
         let now = broker.clock.now();
-        let names: Vec<&str> = self.endpoints.0.iter().map(|endpoint| endpoint.name.as_str()).collect();
+        let names: Vec<&str> = self.names().collect();
         let longest = self.endpoints.0.iter().map(|endpoint| endpoint.timeout_s).max().unwrap_or_default();
         let mine_until = now.saturating_add(SignedDuration::from_secs(i64::from(longest)) + SLACK);
         let mine_until = mine_until.unwrap_or(Timestamp::MAX);

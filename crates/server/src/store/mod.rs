@@ -9,6 +9,7 @@ pub mod grants;
 pub mod issuances;
 pub mod keys;
 pub mod log;
+pub(crate) mod measures;
 pub mod notifications;
 mod pen;
 pub mod people;

@@ -13,6 +13,7 @@ use cortex_providers::Ledger;
 use jiff::{SignedDuration, Timestamp};
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::commit::{Job, Verdict, commit, settle};
 use super::micros;
@@ -161,6 +162,12 @@ impl Recorder {
         Self { jobs, stamp, health, intent_deadline: options.intent_deadline }
     }
 
+    /// How many jobs wait, and how many may.
+    pub(crate) fn queue(&self) -> (usize, usize) {
+        let limit = self.jobs.max_capacity();
+        (limit.saturating_sub(self.jobs.capacity()), limit)
+    }
+
     /// Makes what is written: author, clock, randomness.
     pub fn stamp(&self) -> &Stamp {
         &self.stamp
@@ -276,16 +283,19 @@ impl Recorder {
 
 async fn write(pool: PgPool, mut waiting: mpsc::Receiver<Waiting>, options: RecorderOptions, mut pen: Pen) {
     let mut next = Vec::with_capacity(options.max_batch);
+    let sizes = metrics::histogram!("cortex_record_batch_size");
+    let seconds = metrics::histogram!("cortex_record_commit_seconds");
     while waiting.recv_many(&mut next, options.max_batch).await > 0 {
         let (batch, answers): (Vec<Job>, Vec<_>) = next.drain(..).unzip();
-        metrics::histogram!("cortex_record_batch_size")
-            .record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        sizes.record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        let begun = Instant::now();
         let verdicts =
             match tokio::time::timeout(options.commit_timeout, commit(&pool, &batch, &mut pen)).await {
                 Ok(Ok(verdicts)) => verdicts,
                 Ok(Err(error)) => settle(&pool, &batch, &error.to_string(), options.commit_timeout).await,
                 Err(_) => settle(&pool, &batch, "the commit timed out", options.commit_timeout).await,
             };
+        seconds.record(begun.elapsed().as_secs_f64());
         for (answer, verdict) in answers.into_iter().zip(verdicts) {
             // A caller that is gone needs no answer; its rows are written all the same.
             let _ = answer.send(verdict);

@@ -65,6 +65,10 @@ pub async fn decide(
     };
     insert(&mut tx, &[stamp.row(what).map_err(corrupt)?], stamp).await?;
     tx.commit().await?;
+    if status != "requested" {
+        metrics::histogram!("cortex_grant_wait_seconds", "decision" => status)
+            .record(now.duration_since(grant.requested_at).as_secs_f64());
+    }
     get(connection, id, now).await?.ok_or(GrantError::NotFound)
 }
 
