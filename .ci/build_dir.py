@@ -63,7 +63,9 @@ def without_members(folder: str, names: list[str]) -> set[str]:
     """For `copytree`: what is not copied. Only in `deps` is what has no suffix an executable."""
     in_deps = Path(folder).name == "deps"
     return {
-        name for name in names if name.startswith("cortex") or name.startswith("libcortex") or (in_deps and "." not in name)
+        name
+        for name in names
+        if name.startswith("cortex") or name.startswith("libcortex") or (in_deps and "." not in name)
     }
 
 

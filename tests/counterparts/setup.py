@@ -1,4 +1,4 @@
-"""Installs what the tests talk to: Python environments, three Airflows among them, Node packages and a Go program.
+"""Installs what the tests talk to: Python environments, three Airflows among them, Node packages and Go programs.
 
     python3 tests/counterparts/setup.py                     prints where they are, as JSON
     python3 tests/counterparts/setup.py -- COMMAND ARG...   runs the command with the places in its environment
@@ -35,6 +35,7 @@ PYTHONS = (
     ("CORTEX_TEST_VENV", "main", "Python clients and counterparts (about 400 MB)"),
     ("CORTEX_TEST_VENV_SF4", "sf4", "the older Snowflake connector (about 100 MB)"),
     ("CORTEX_TEST_VENV_SIEM", "siem", "parsers of the formats that SIEMs take (about 20 MB)"),
+    ("CORTEX_TEST_VENV_DEPLOY", "deploy", "the schemas of Kubernetes and CycloneDX (about 180 MB)"),
     ("CORTEX_AIRFLOW3_VENV", "airflow3", "Airflow 3.3 with the clouds' operators (about 1.5 GB)"),
 )
 # The rest of the matrix of the Airflow package: tested where they install.
@@ -143,8 +144,19 @@ def node_modules() -> Path:
 
 
 def logcheck() -> Path:
-    """The other implementation of the issuance log's formats, built; it needs Go."""
-    source = HERE / "go"
+    """The other implementation of the issuance log's formats."""
+    return go_programs("go", "the Go program that checks logs", {"logcheck": "."}) / "logcheck"
+
+
+def deploy_tools() -> Path:
+    """Helm, and what reads compose files as compose does."""
+    programs = {"composecheck": ".", "helm": "helm.sh/helm/v3/cmd/helm"}
+    return go_programs("deploy", "Helm and compose's parser, which takes some minutes", programs)
+
+
+def go_programs(folder: str, what: str, programs: dict[str, str]) -> Path:
+    """The folder of the programs that the module in `folder` pins, each built from its package; it needs Go."""
+    source = HERE / folder
     files = [source / name for name in ("go.mod", "go.sum", "main.go")]
 
     def build(place: Path) -> None:
@@ -152,11 +164,14 @@ def logcheck() -> Path:
         caches = {"GOMODCACHE": str(CACHE / "go-modules"), "GOCACHE": str(CACHE / "go-build")}
         # Modules are as go.sum says, and no other Go is fetched.
         settings = {"GOFLAGS": "-mod=readonly -modcacherw", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
-        command = [go, "build", "-buildvcs=false", "-trimpath", "-o", str(place / "logcheck"), "."]
         environment = {**os.environ, **caches, **settings}
-        subprocess.run(command, cwd=source, env=environment, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+        for program, package in programs.items():
+            command = [go, "build", "-buildvcs=false", "-trimpath", "-o", str(place / program), package]
+            subprocess.run(
+                command, cwd=source, env=environment, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr
+            )
 
-    return installed("go", digest(*files), "the Go program that checks logs", build) / "logcheck"
+    return installed(folder, digest(*files), what, build)
 
 
 def link(at: Path, to: Path) -> None:
@@ -202,7 +217,8 @@ def install() -> dict[str, Path]:
             places[variable] = venv(name, what)
         except subprocess.CalledProcessError as error:
             say(f"{what} does not install here, so nothing is tested with it: {error}")
-    return {**places, "CORTEX_TEST_NODE_MODULES": node_modules(), "CORTEX_TEST_LOGCHECK": logcheck()}
+    tools = {"CORTEX_TEST_LOGCHECK": logcheck(), "CORTEX_TEST_DEPLOY_TOOLS": deploy_tools()}
+    return {**places, "CORTEX_TEST_NODE_MODULES": node_modules(), **tools}
 
 
 def main(arguments: list[str]) -> int:
