@@ -2,17 +2,20 @@
 # What is downloaded and built for later runs lies in ${XDG_CACHE_HOME:-~/.cache}/cortex.
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-faults screenshots python-test lint rust-lint python-lint demo dev bench bench-asking bench-airflow verify-static fuzz deny fmt clean
+.PHONY: help test test-faults screenshots python-test deploy-test lint rust-lint python-lint demo dev bench bench-asking bench-airflow verify-static fuzz deny sbom fmt clean
 
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cortex
 cargo := CARGO_BUILD_BUILD_DIR="$$(python3 .ci/build_dir.py)" cargo
 # Runs a command with the real counterparts of the end-to-end tests installed and in its environment.
 counterparts := python3 tests/counterparts/setup.py --
 python := tests/counterparts .ci
+# What checks deploy/, with an environment of its own.
+deploy := tests/deploy
 python_config := tests/counterparts/pyproject.toml
 # The package for Airflow has settings of its own, and the types of Airflow.
 package := airflow-provider
 fuzz_seconds ?= 60
+sbom_target ?= x86_64-unknown-linux-gnu
 fuzz_tools := $(cache)/fuzz-tools/bin
 
 help: ## list the targets
@@ -24,6 +27,7 @@ test: lint ## lint, then run all tests
 	@echo '== tests'
 	@$(counterparts) env $(cargo) test --workspace
 	@$(MAKE) --no-print-directory python-test
+	@$(MAKE) --no-print-directory deploy-test
 
 test-faults: ## kill, stop and cut off replicas under load for minutes (CORTEX_TEST_SEED=… repeats one)
 	@.ci/postgres
@@ -43,6 +47,11 @@ python-test: ## test the package for Airflow on each version of Airflow that ins
 			(cd $(package) && "$$venv/bin/python" -m pytest --quiet -p no:cacheprovider); \
 		done'
 
+deploy-test: ## check what is in deploy/: alerts, dashboard, chart, compose file, units
+	@echo '== deploy'
+	@.ci/promtool >/dev/null
+	@$(counterparts) sh -ec '"$$CORTEX_TEST_VENV_DEPLOY/bin/python" -m pytest --quiet -p no:cacheprovider $(deploy)'
+
 lint: rust-lint python-lint ## check the format, the lints, the types and the documentation
 
 rust-lint:
@@ -56,8 +65,10 @@ rust-lint:
 python-lint:
 	@echo '== ruff, mypy'
 	@$(counterparts) sh -ec '\
-		"$$CORTEX_TEST_VENV/bin/ruff" check --config $(python_config) $(python); \
-		"$$CORTEX_TEST_VENV/bin/ruff" format --config $(python_config) --check $(python); \
+		"$$CORTEX_TEST_VENV/bin/ruff" check --config $(python_config) $(python) $(deploy); \
+		"$$CORTEX_TEST_VENV/bin/ruff" format --config $(python_config) --check $(python) $(deploy); \
+		MYPYPATH=$(deploy) "$$CORTEX_TEST_VENV/bin/mypy" --config-file $(python_config) --ignore-missing-imports \
+			--python-executable "$$CORTEX_TEST_VENV_DEPLOY/bin/python" $(deploy); \
 		for part in $(python); do \
 			"$$CORTEX_TEST_VENV/bin/mypy" --config-file $(python_config) \
 				--python-executable "$$CORTEX_TEST_VENV/bin/python" "$$part"; \
@@ -111,11 +122,16 @@ deny: ## check the licences and origins of dependencies, where cargo-deny is ins
 	@cargo fetch --locked --quiet
 	@cargo deny --offline check bans licenses sources
 
+sbom: ## write the bill of materials of the binary `cortex` (CycloneDX): sbom_target=x86_64-unknown-linux-gnu
+	@mkdir -p target
+	@python3 .ci/sbom.py --target $(sbom_target) > target/cortex.cdx.json
+	@ls -l target/cortex.cdx.json
+
 fmt: ## format the Rust and the Python code
 	@$(cargo) fmt --all
 	@$(counterparts) sh -ec '\
-		"$$CORTEX_TEST_VENV/bin/ruff" check --fix --config $(python_config) $(python); \
-		"$$CORTEX_TEST_VENV/bin/ruff" format --config $(python_config) $(python); \
+		"$$CORTEX_TEST_VENV/bin/ruff" check --fix --config $(python_config) $(python) $(deploy); \
+		"$$CORTEX_TEST_VENV/bin/ruff" format --config $(python_config) $(python) $(deploy); \
 		"$$CORTEX_TEST_VENV/bin/ruff" check --fix $(package); \
 		"$$CORTEX_TEST_VENV/bin/ruff" format $(package)'
 
