@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cortex_tests::attack::{counted, nothing_was_issued};
 use cortex_tests::world::{INSIDE, TestWorld, answer, finance_run, first_run};
+use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -169,7 +170,7 @@ async fn source_on_record(world: &TestWorld, headers: &[(&str, &str)]) -> (Value
     let token = world.token(&finance_run("r"));
     let mut request = world.http.post(world.url("/v1/credentials")).bearer_auth(token);
     for (name, value) in headers {
-        request = request.header(*name, *value);
+        request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
     }
     let answer =
         answer(request.json(&json!({"policy": "finance-data-publish", "targets": ["snowflake"]}))).await;
@@ -197,6 +198,11 @@ async fn only_a_trusted_proxy_says_where_a_caller_is() {
         (&[("x-forwarded-for", "10.1.2.3, what")], "127.0.0.1"),
         (&[("x-forwarded-for", "10.1.2.3, 127.0.0.1:80")], "127.0.0.1"),
         (&[("x-real-ip", "10.1.2.3")], "127.0.0.1"),
+        // What is no text hides nothing that a proxy wrote after it, and nothing before it is believed instead.
+        (&[("x-forwarded-for", "10.1.2.3"), ("x-forwarded-for", "\u{e9}, 192.0.2.10")], "127.0.0.1"),
+        (&[("x-forwarded-for", "\u{e9}"), ("x-forwarded-for", "192.0.2.11")], "192.0.2.11"),
+        (&[("x-forwarded-for", "10.1.2.3, ::ffff:192.0.2.12")], "192.0.2.12"),
+        (&[("x-forwarded-for", "10.1.2.3,")], "127.0.0.1"),
     ] {
         assert_eq!(source_on_record(&proxied, headers).await, (json!(source), false), "A56 {headers:?}");
         proxied.clock.advance(jiff::SignedDuration::from_secs(1));

@@ -40,3 +40,4 @@ mod secrets;
 mod streams;
 mod telemetry;
 mod terminal;
+mod transport;

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod counterparts;
 pub mod forge;
 pub mod pg_proxy;
+pub mod pki;
 pub mod promises;
 pub mod s3;
 pub mod served;

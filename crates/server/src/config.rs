@@ -17,7 +17,7 @@ pub use crate::keyring::KeysConfig;
 use crate::log::LogConfig;
 use crate::notify::{self, NotificationConfig};
 use crate::revoking::RevocationConfig;
-pub use crate::serve::ServerConfig;
+pub use crate::serve::{ClientAuth, ServerConfig, TlsConfig};
 use crate::sign_in::SignInConfig;
 use crate::streams::{self, StreamConfig};
 use crate::telemetry::TelemetryConfig;
@@ -181,7 +181,8 @@ impl Config {
 
     /// The URL that Cortex signs under, once it knows where it listens.
     pub fn issuer_url(&self, listening: SocketAddr) -> String {
-        self.server.public_url.clone().unwrap_or_else(|| format!("http://{listening}"))
+        let scheme = if self.server.tls.files().is_some() { "https" } else { "http" };
+        self.server.public_url.clone().unwrap_or_else(|| format!("{scheme}://{listening}"))
     }
 
     /// Whose word is taken.

@@ -35,4 +35,5 @@ pub mod telemetry;
 
 pub use config::Config;
 pub use denial::Refused;
+pub use serve::TlsError;
 pub use start::{Environment, Running, StartError, stamp, start};

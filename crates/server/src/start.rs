@@ -28,6 +28,7 @@ use crate::log::{self, Health, LogKeyError, Witnesses};
 use crate::noise::Noise;
 use crate::notify::{Endpoints, Notifier};
 use crate::random::Random;
+use crate::serve::{Stopping, Tls, TlsError};
 use crate::sign_in::SignIn;
 use crate::store::{self, Author, Recorder, RecorderOptions, Stamp, StoreError};
 use crate::streams::Streams;
@@ -62,6 +63,9 @@ pub enum StartError {
     /// A client that notifies, or that asks the identity provider.
     #[error("an HTTP client cannot be built: {0}")]
     Http(#[from] reqwest::Error),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The socket.
     #[error("listening: {0}")]
     Listen(#[from] std::io::Error),
@@ -75,7 +79,7 @@ pub struct Running {
     pub issuer_url: String,
     /// Its parts.
     pub broker: Arc<Broker>,
-    stop: CancellationToken,
+    told_to_stop: CancellationToken,
     serving: JoinHandle<()>,
 }
 
@@ -83,7 +87,7 @@ impl Running {
     /// Not ready, drained, everything terminal: returns when the last request and mint are done, or the time
     /// for it is over.
     pub async fn shut_down(self) {
-        self.stop.cancel();
+        self.told_to_stop.cancel();
         // A panic in the accept loop has been logged; there is nothing left to wait for.
         let _ = self.serving.await;
     }
@@ -103,18 +107,24 @@ pub async fn start(
     for warning in config.roles.warnings() {
         tracing::warn!("{warning}");
     }
+    let clock = Arc::clone(&environment.clock);
+    let tls = Tls::open(&config.server.tls, clock).await?;
     let broker = Arc::new(build(&config, &issuer_url, environment).await?);
-    let stop = CancellationToken::new();
-    let tasks = TaskTracker::new();
+    let stopping = Stopping::default();
     let poll = Duration::from_millis(config.database.poll_ms.max(50));
     let log_every = Duration::from_millis(config.log.interval_ms);
-    supervisor::start(&broker, poll, log_every, &tasks, &stop);
+    supervisor::start(&broker, poll, log_every, &stopping.tasks, &stopping.drained);
+    if let Some(tls) = tls.clone() {
+        let (every, drained) = (Duration::from_millis(config.server.tls.watch_ms), stopping.drained.clone());
+        stopping.tasks.spawn(async move { drained.run_until_cancelled(tls.watch(every)).await });
+    }
     let app = App::from(Shared {
         broker: Arc::clone(&broker),
         issuer_url: issuer_url.clone(),
         trusted_proxies: config.server.trusted_proxies.clone(),
         mints: TaskTracker::new(),
-        stopping: stop.clone(),
+        tls,
+        stopping: stopping.told.clone(),
         replays: Arc::new(Semaphore::new(1)),
         reports: Arc::new(Semaphore::new(2)),
         max_clock_skew: match config.database.max_clock_skew_s {
@@ -126,8 +136,9 @@ pub async fn start(
         request_timeout: Duration::from_secs(config.server.request_timeout_s),
     });
     let router = http::router(app.clone());
-    let serving = tokio::spawn(serve::run(listener, router, app, config.server, stop.clone(), tasks));
-    Ok(Running { address, issuer_url, broker, stop, serving })
+    let told_to_stop = stopping.told.clone();
+    let serving = tokio::spawn(serve::run(listener, router, app, config.server, stopping));
+    Ok(Running { address, issuer_url, broker, told_to_stop, serving })
 }
 
 async fn build(config: &Config, issuer_url: &str, environment: Environment) -> Result<Broker, StartError> {

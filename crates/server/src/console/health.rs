@@ -50,6 +50,7 @@ pub(super) async fn page(State(app): State<App>, visitor: Visitor) -> Page {
     let frame = Frame::load(&app, &visitor, Some(Section::Health), "System health").await?;
     let author = &broker.recorder.stamp().author;
     let rows = keys::published(&broker.pool).await?;
+    let warnings = [readiness.warnings, broker.roles.warnings()].concat();
     let key = |row: &keys::KeyRow| Key {
         kid: text::value(&row.kid),
         state: match (keyring::signs(&rows, row, frame.now), row.active_from > frame.now) {
@@ -62,7 +63,7 @@ pub(super) async fn page(State(app): State<App>, visitor: Visitor) -> Page {
     render(&Health {
         ready: readiness.ready,
         problems: readiness.problems,
-        warnings: broker.roles.warnings().iter().map(|warning| text::value(warning)).collect(),
+        warnings: warnings.iter().map(|warning| text::value(warning)).collect(),
         policies: readiness.policies,
         issuers: issuers(&app),
         keys: rows.iter().map(key).collect(),

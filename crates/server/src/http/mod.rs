@@ -54,6 +54,7 @@ use utoipa_axum::routes;
 use self::auth::BearerScheme;
 use crate::broker::Broker;
 use crate::console;
+use crate::serve::{ClientCertificate, Tls};
 use crate::telemetry::{self, UnderWay};
 
 pub use error::{OAuthError, Problem};
@@ -88,7 +89,9 @@ pub struct Shared {
     pub trusted_proxies: Vec<IpNet>,
     /// Exchanges under way: they go on when their caller is gone.
     pub mints: TaskTracker,
-    /// Cancelled when the replica stops.
+    /// TLS, where Cortex ends it itself.
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// Cancelled when the replica is told to stop.
     pub stopping: CancellationToken,
     /// The turn to replay: one at a time, for it takes every core.
     pub replays: Arc<Semaphore>,
@@ -134,9 +137,10 @@ fn forwarded_for(parts: &Parts, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     if !is_trusted(&peer) {
         return peer;
     }
-    let values = parts.headers.get_all("x-forwarded-for");
+    // A value that is no text is no address either: to skip it would let a caller hide what a proxy wrote after it.
+    let values = parts.headers.get_all("x-forwarded-for").iter();
     let listed: Vec<&str> =
-        values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).collect();
+        values.map(|v| v.to_str().unwrap_or_default()).flat_map(|v| v.split(',')).collect();
     for text in listed.iter().rev() {
         match text.trim().parse::<IpAddr>().map(|address| address.to_canonical()) {
             Ok(address) if is_trusted(&address) => {}
@@ -268,6 +272,7 @@ async fn every_request(State(app): State<App>, mut request: Request, next: Next)
         .extensions()
         .get::<axum::extract::MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let client = request.extensions().get::<ClientCertificate>().cloned();
     let span = telemetry::request(&method, &route, &id, request.headers());
     let under_way = UnderWay::new(metrics::gauge!("cortex_http_requests_in_flight"));
     let mut response = answer(&app, request, next).instrument(span.clone()).await;
@@ -286,7 +291,8 @@ async fn every_request(State(app): State<App>, mut request: Request, next: Next)
         ("status", SharedString::from(status.to_string())),
     ];
     metrics::histogram!("cortex_http_request_seconds", &labels).record(started.elapsed().as_secs_f64());
-    tracing::debug!(%method, route, status, request_id = id, "request");
+    let client_certificate = client.map(tracing::field::display);
+    tracing::debug!(%method, route, status, request_id = id, client_certificate, "request");
     response
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Readiness {
     pub(crate) ready: bool,
     /// What stands in the way.
     pub(crate) problems: Vec<String>,
+    /// What an operator should look at before it does.
+    pub(crate) warnings: Vec<String>,
     /// How many policies are in force.
     pub(crate) policies: usize,
 }
@@ -76,7 +78,8 @@ pub(crate) async fn readiness(app: &App) -> Readiness {
     if let Some(fault) = broker.log.health().fault() {
         problems.push(format!("the log is at fault: {}", fault.kind()));
     }
-    Readiness { ready: problems.is_empty(), problems, policies: catalogue.len() }
+    let warnings = app.tls.as_ref().map_or_else(Vec::new, |tls| tls.warnings());
+    Readiness { ready: problems.is_empty(), problems, warnings, policies: catalogue.len() }
 }
 
 /// How far this replica's clock is from the database's, at the least: what the answer took is nobody's fault.
