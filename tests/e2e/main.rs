@@ -31,6 +31,7 @@ mod invariants;
 mod log;
 mod login;
 mod notifications;
+mod overload;
 mod path;
 mod policy_attacks;
 mod replay;

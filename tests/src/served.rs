@@ -10,7 +10,8 @@ use cortex_cli::world::configure;
 use cortex_core::clock::SystemClock;
 use cortex_sandbox::{Sandbox, SandboxConfig};
 use cortex_server::Config;
-use nix::unistd::geteuid;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
 use reqwest::Client;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -122,6 +123,22 @@ impl Served {
     pub async fn kill(&mut self) {
         let mut process = self.process.take().expect("a process");
         process.kill().await.expect("a kill");
+    }
+
+    /// The configuration file, as it is.
+    pub fn configuration(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("cortex.toml")).expect("a file")
+    }
+
+    /// Another one in its place.
+    pub fn configure(&self, text: &str) {
+        std::fs::write(self.folder.path().join("cortex.toml"), text).expect("a file");
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, signal: Signal) {
+        let id = self.process.as_ref().and_then(Child::id).expect("a process");
+        kill(Pid::from_raw(i32::try_from(id).expect("an id")), signal).expect("a signal");
     }
 
     fn log_path(&self) -> impl AsRef<Path> + use<> {

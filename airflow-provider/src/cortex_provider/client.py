@@ -210,14 +210,20 @@ def _read(answer: httpx.Response, body: bytes) -> dict[str, Any]:
         value = None
     if answer.status_code == httpx.codes.OK and isinstance(value, dict):
         return value
+    retry_after = answer.headers.get("retry-after")
     if isinstance(value, dict) and isinstance(value.get("error"), str):
-        raise _refusal(value, answer.headers.get("retry-after"))
+        raise _refusal(value, retry_after)
+    if answer.status_code >= 500 or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        raise Unavailable(f"Cortex answered HTTP {answer.status_code}", _seconds(retry_after))
     if isinstance(value, dict) and isinstance(value.get("detail"), str) and 400 <= answer.status_code < 500:
         # Routes beside those for credentials answer with problem details (RFC 9457).
         raise Refused("refused", value["detail"][:2000])
-    if answer.status_code >= 500 or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        raise Unavailable(f"Cortex answered HTTP {answer.status_code}")
     raise NotUnderstood(f"Cortex answered HTTP {answer.status_code} with something that is not of its protocol")
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """When to come back; the other form of the header, a date, is not used by Cortex."""
+    return float(retry_after) if retry_after and retry_after.isascii() and retry_after.isdecimal() else None
 
 
 def _refusal(value: Mapping[str, Any], retry_after: str | None = None) -> Refused | ApprovalPending | Unavailable:
@@ -229,8 +235,7 @@ def _refusal(value: Mapping[str, Any], retry_after: str | None = None) -> Refuse
             description, str(value.get("grant_id")), handle if isinstance(handle, str) else None, interval
         )
     if code in ("temporarily_unavailable", "slow_down"):
-        seconds = float(retry_after) if retry_after and retry_after.isdecimal() else None
-        return Unavailable(description, seconds)
+        return Unavailable(description, _seconds(retry_after))
     if code == "access_denied":
         return GrantRefused(description)
     decision = value.get("decision_id")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
 import time
 from collections import deque
@@ -27,9 +28,11 @@ RENEW_BELOW = 0.3
 #: A held credential that Cortex cannot renew for the moment is given out while it lives this long, in seconds.
 USABLE_SECONDS = 10.0
 #: How long Cortex may be away before a lookup fails, in seconds.
-PATIENCE = 60.0
-#: The longest pause between two tries, in seconds.
+PATIENCE = 120.0
+#: The longest pause between two tries that Cortex did not ask for, in seconds.
 PAUSE_MAX = 10.0
+#: What keeps the tasks that failed together from coming back together.
+CHANCE = random.SystemRandom()
 #: How many policies one process holds at once; a task needs a handful.
 SLOTS_MAX = 256
 
@@ -199,11 +202,13 @@ class Leases:
             try:
                 return self.exchange(run, ask)
             except Unavailable as error:
-                pause = min(max(error.retry_after or 0.0, pause * 2), PAUSE_MAX)
-                if time.monotonic() + pause > until:
+                pause = min(pause * 2, PAUSE_MAX)
+                # Cortex says to each another time; where it says none, chance keeps tasks from coming back together.
+                wait = max(error.retry_after or 0.0, CHANCE.uniform(pause / 2, pause))
+                if time.monotonic() + wait > until:
                     raise
-                log.info("Cortex: asking again in %.0f s: %s", pause, error)
-                time.sleep(pause)
+                log.info("Cortex: asking again in %.1f s: %s", wait, error)
+                time.sleep(wait)
 
     def _exchange_once_approved(self, run: Run, ask: Ask) -> Bundle:
         """An exchange, after people have decided where they have to; waits as long as is configured."""

@@ -92,8 +92,17 @@ def test_pending_says_what_to_wait_for(broker: Broker, client: BrokerClient) -> 
     assert (caught.value.grant_id, caught.value.grant_handle, caught.value.interval) == (GRANT, HANDLE, 1)
 
 
-def test_retry_after_is_read(broker: Broker, client: BrokerClient) -> None:
-    answer = refused("temporarily_unavailable", "busy", 503)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refused("temporarily_unavailable", "busy", 503),
+        refused("slow_down", "this run asks more often than allowed", 429),
+        # What is turned away before anything is looked at is answered with problem details.
+        Answer(503, {"status": 503, "title": "Service Unavailable", "detail": "ask again"}),
+        Answer(429, {"status": 429, "title": "Too Many Requests", "detail": "ask again"}),
+    ],
+)
+def test_retry_after_is_read(broker: Broker, client: BrokerClient, answer: Answer) -> None:
     answer.headers["Retry-After"] = "7"
     broker.answer = lambda request: answer
     with pytest.raises(Unavailable) as caught:

@@ -142,6 +142,26 @@ def test_while_cortex_is_away_what_lives_goes_on(
         held.credential(RUN, ASK, "aws")
 
 
+def test_it_comes_back_when_it_is_told_to(
+    broker: Broker, leases: MakeLeases, monkeypatch: pytest.MonkeyPatch, token_file: Any
+) -> None:
+    turned_away, later = refused("slow_down", "ask again", 429), refused("temporarily_unavailable", "busy", 503)
+    turned_away.headers["Retry-After"], later.headers["Retry-After"] = "7", "31"
+    answers = iter([turned_away, later, refused("temporarily_unavailable", "busy", 503), issued("first-steps")])
+    broker.answer = lambda request: next(answers)
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        token_file.write_text(f"token.number.{len(waits)}")
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    assert leases().credential(RUN, ASK, "aws").target == "aws"
+    assert waits[:2] == [7.0, 31.0], "not sooner than it was told, and not later"
+    assert 2.0 <= waits[2] <= 4.0, "its own pause has chance in it"
+    assert len({request.bearer for request in broker.exchanges}) == 4, "each try shows a fresh token"
+
+
 def test_a_short_absence_is_waited_for(broker: Broker, leases: MakeLeases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSE_MAX", 0.01)
     answers = iter([refused("temporarily_unavailable", "busy", 503), Answer(502, b""), issued("first-steps")])

@@ -13,6 +13,7 @@ pub mod ids;
 pub mod jwt;
 pub mod policy;
 pub mod principal;
+pub mod rate;
 pub mod record;
 pub mod revocation;
 pub mod template;

@@ -267,6 +267,8 @@ impl<K: 'static> Provider<K> for Aws {
             "ttl_seconds": ttl.as_secs(),
         });
         let planned = Planned::new(ask.now);
+        // AWS counts calls of STS by account and region.
+        let account = format!("aws/{}/{region}", compiled.role.account());
         let revocation = Revocation::AwsDeny { role_arn: compiled.role.to_string() };
         let request = Request {
             issuance_id: ask.issuance_id,
@@ -281,7 +283,8 @@ impl<K: 'static> Provider<K> for Aws {
             planned,
         };
         let worst_case_expiry = planned.worst_case(ttl, &self.config().calls, 1);
-        let mint = Mint::Remote(Remote::new(sts::AssumeRole { sts: Arc::clone(&self.shared), request }));
+        let mint = sts::AssumeRole { sts: Arc::clone(&self.shared), request };
+        let mint = Mint::Remote(Remote::new(self.shared.accounts.get(&account), mint));
         Ok(Plan { scope, ttl, worst_case_expiry, revocation, mint })
     }
 }

@@ -83,6 +83,11 @@ impl PoolProvider {
         format!("https:{}", self.audience())
     }
 
+    /// The number of the project that the pool is in.
+    fn project_number(&self) -> &str {
+        self.name.split('/').nth(1).unwrap_or_default()
+    }
+
     /// The principal of a subject in the pool.
     fn principal(&self, subject: &str) -> String {
         format!("principal://iam.googleapis.com/{}/subject/{subject}", self.pool)
@@ -244,6 +249,8 @@ impl<K: 'static> Provider<K> for BigQuery {
             "scopes": compiled.scopes,
             "ttl_seconds": ttl.as_secs(),
         });
+        // Google counts exchanges by the project that the pool is in.
+        let account = format!("bigquery/{}", provider.project_number());
         let request = Request {
             issuance_id: ask.issuance_id,
             policy: ask.policy.clone(),
@@ -259,7 +266,9 @@ impl<K: 'static> Provider<K> for BigQuery {
             key: local::signing_key(self.shared.issuer(), compiled.alg)?,
         };
         let revocation = request.revocation();
-        let mint = Mint::Remote(Remote::new(Exchange { federation: Arc::clone(&self.shared), request }));
+        let account = self.shared.accounts.get(&account);
+        let mint = Exchange { federation: Arc::clone(&self.shared), request };
+        let mint = Mint::Remote(Remote::new(account, mint));
         Ok(Plan { scope, ttl, worst_case_expiry, revocation, mint })
     }
 }

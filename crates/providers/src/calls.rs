@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::MintError;
+use crate::account::Pass;
 use crate::config::CallLimits;
 
 /// How far the cloud's clock may be from ours.
@@ -94,15 +95,35 @@ pub(crate) fn check_expiry(
 /// A try whose answer was lost may have minted. So once one was lost, no later failure is reported as "nothing
 /// was minted": the result is [`MintError::Indeterminate`]. A later success carries the same lease, which
 /// covers whatever the lost try made.
+///
+/// Each try takes a token of the account's quota, and the account's breaker hears how it ended.
 pub(crate) async fn with_retries<T, F>(
     limits: &CallLimits,
+    pass: &Pass,
+    issuance: IssuanceId,
+    attempt: impl FnMut() -> F,
+) -> Result<T, MintError>
+where
+    F: Future<Output = Attempt<T>>,
+{
+    let deadline = Instant::now() + limits.timeout.unsigned_abs();
+    pass.call(deadline).await?;
+    let result = until(deadline, limits, pass, issuance, attempt).await;
+    let answered = !matches!(result, Err(MintError::Unavailable { .. } | MintError::Indeterminate { .. }));
+    pass.tell(answered, issuance);
+    result
+}
+
+async fn until<T, F>(
+    deadline: Instant,
+    limits: &CallLimits,
+    pass: &Pass,
     issuance: IssuanceId,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, MintError>
 where
     F: Future<Output = Attempt<T>>,
 {
-    let deadline = Instant::now() + limits.timeout.unsigned_abs();
     let mut lost = None;
     let mut retry = 0;
     loop {
@@ -121,6 +142,9 @@ where
             return Err(lost.unwrap_or(error));
         }
         tokio::time::sleep_until(resume).await;
+        if pass.call(deadline).await.is_err() {
+            return Err(lost.unwrap_or(error));
+        }
         retry += 1;
     }
 }
@@ -155,7 +179,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::tests::fixtures::issuance_id;
+    use crate::tests::fixtures::{issuance_id, pass};
 
     fn limits() -> CallLimits {
         CallLimits::default()
@@ -177,7 +201,7 @@ mod tests {
     async fn play(tries: Vec<Attempt<u8>>) -> (Result<u8, MintError>, usize) {
         let total = tries.len();
         let script = RefCell::new(tries.into_iter());
-        let result = with_retries(&limits(), issuance_id(), || {
+        let result = with_retries(&limits(), &pass().await, issuance_id(), || {
             let next = script.borrow_mut().next();
             async { next.unwrap() }
         })
@@ -219,7 +243,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_ends_at_the_deadline_and_is_indeterminate() {
         let begun = Instant::now();
-        let result: Result<u8, _> = with_retries(&limits(), issuance_id(), std::future::pending).await;
+        let result: Result<u8, _> =
+            with_retries(&limits(), &pass().await, issuance_id(), std::future::pending).await;
         assert!(matches!(result, Err(MintError::Indeterminate { .. })));
         assert!(begun.elapsed() <= Duration::from_secs(10), "{:?}", begun.elapsed());
     }

@@ -1,6 +1,7 @@
 //! What an operator configures for each provider. Everything has a default; [`ProvidersConfig::validate`] finds
 //! what would only fail later.
 
+mod breaker;
 mod revocation;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use breaker::BreakerConfig;
 pub use revocation::{AwsRevocationConfig, AwsRevocationMethod, BigQueryRevocationConfig};
 
 /// The providers' section of the configuration.
@@ -92,6 +94,13 @@ pub struct AwsConfig {
     pub token_lifetime: SignedDuration,
     /// How sessions are ended before they expire.
     pub revocation: AwsRevocationConfig,
+    /// How many calls to STS this replica makes in a second for one account and region. AWS allows about 600, from all
+    /// who call there together, so let the replicas share them. Default 300.
+    pub max_calls_per_second: u32,
+    /// How many mints of one account and region are under way at once. Default 256.
+    pub max_concurrent_calls: u32,
+    /// When an account that does not answer is left alone.
+    pub breaker: BreakerConfig,
     /// Deadlines and retries of calls to STS.
     pub calls: CallLimits,
 }
@@ -107,6 +116,9 @@ impl Default for AwsConfig {
             external_id: None,
             token_lifetime: SignedDuration::from_mins(5),
             revocation: AwsRevocationConfig::default(),
+            max_calls_per_second: 300,
+            max_concurrent_calls: 256,
+            breaker: BreakerConfig::default(),
             calls: CallLimits::default(),
         }
     }
@@ -141,6 +153,13 @@ pub struct BigQueryConfig {
     pub max_service_account_lifetime: SignedDuration,
     /// How federated tokens are ended before they expire.
     pub revocation: BigQueryRevocationConfig,
+    /// How many calls this replica makes in a second to Google's STS and to IAM credentials, for the pools of one
+    /// project. Google counts them by project and minute; let the replicas share them. Default 100.
+    pub max_calls_per_second: u32,
+    /// How many mints of one project's pools are under way at once. Default 128.
+    pub max_concurrent_calls: u32,
+    /// When a project that does not answer is left alone.
+    pub breaker: BreakerConfig,
     /// Deadlines and retries of calls to Google. One mint through a service account makes two calls; each has
     /// these limits to itself.
     pub calls: CallLimits,
@@ -155,6 +174,9 @@ impl Default for BigQueryConfig {
             iam_credentials_endpoint: None,
             max_service_account_lifetime: SignedDuration::from_hours(1),
             revocation: BigQueryRevocationConfig::default(),
+            max_calls_per_second: 100,
+            max_concurrent_calls: 128,
+            breaker: BreakerConfig::default(),
             calls: CallLimits::default(),
         }
     }
@@ -344,6 +366,7 @@ impl AwsConfig {
         let (minute, hour) = (SignedDuration::from_mins(1), SignedDuration::from_hours(1));
         faults.between("aws.token_lifetime", self.token_lifetime, minute, hour);
         self.revocation.validate(faults);
+        faults.account("aws", self.max_calls_per_second, self.max_concurrent_calls, &self.breaker);
         faults.calls("aws", &self.calls);
     }
 }
@@ -364,6 +387,7 @@ impl BigQueryConfig {
         let lifetime = self.max_service_account_lifetime;
         faults.between("bigquery.max_service_account_lifetime", lifetime, least, most);
         self.revocation.validate(self.provider.is_some(), faults);
+        faults.account("bigquery", self.max_calls_per_second, self.max_concurrent_calls, &self.breaker);
         faults.calls("bigquery", &self.calls);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cortex_core::credential::Revocation;
@@ -17,9 +18,11 @@ use serde_json::Value;
 
 pub mod config;
 
+mod account;
 mod api;
 mod aws;
 mod bigquery;
+mod breaker;
 mod calls;
 mod local;
 pub mod revocation;
@@ -28,6 +31,9 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+use account::{Account, Pass};
+
+pub use account::{Cause, Shut};
 pub use config::ProvidersConfig;
 pub use revocation::{Enforced, Fate, RevokeError, RevokedLease, Revoker, Revokers, revokers};
 
@@ -142,20 +148,36 @@ pub trait Ledger: 'static {
     type Ticket: Send;
 }
 
-/// A call to a cloud that nobody makes without a ticket.
-pub struct Remote<K>(Box<dyn RemoteMint<K>>);
+/// A call to a cloud, in front of its account's door.
+pub struct Remote<K> {
+    account: Arc<Account>,
+    call: Box<dyn RemoteMint<K>>,
+}
 
 impl<K> Remote<K> {
-    pub(crate) fn new(call: impl RemoteMint<K> + 'static) -> Self {
-        Self(Box::new(call))
+    pub(crate) fn new(account: Arc<Account>, call: impl RemoteMint<K> + 'static) -> Self {
+        Self { account, call: Box::new(call) }
+    }
+
+    /// Goes through the account's door, which takes `patience` at the most: nothing is called, and nothing need be on
+    /// record. What this answers keeps a place of the account's quota until it is used or dropped.
+    pub async fn enter(self, patience: Duration) -> Result<Entered<K>, Shut> {
+        let pass = self.account.enter(patience).await?;
+        Ok(Entered { pass, call: self.call })
     }
 }
 
-impl<K: Ledger> Remote<K> {
+/// A call to a cloud whose account has let it in, and that nobody makes without a ticket.
+pub struct Entered<K> {
+    pass: Pass,
+    call: Box<dyn RemoteMint<K>>,
+}
+
+impl<K: Ledger> Entered<K> {
     /// Calls the cloud; this uses the ticket up. It gives up within the provider's configured timeout;
     /// dropping it does not undo what the cloud may have done.
     pub async fn mint(self, _ticket: K::Ticket) -> Result<Minted<K>, MintError> {
-        self.0.mint().await
+        self.call.mint(&self.pass).await
     }
 }
 
@@ -169,7 +191,7 @@ pub trait LocalMint<K>: Send + Sync {
 #[async_trait]
 pub(crate) trait RemoteMint<K>: Send + Sync {
     /// Calls the cloud, and compares what came back with what was asked.
-    async fn mint(self: Box<Self>) -> Result<Minted<K>, MintError>;
+    async fn mint(self: Box<Self>, pass: &Pass) -> Result<Minted<K>, MintError>;
 }
 
 /// A target that cannot be planned for this run: denied before anything happened.
@@ -217,6 +239,19 @@ pub enum MintError {
         /// When what was withheld ends, if that is known.
         expires_at: Option<Timestamp>,
     },
+}
+
+impl From<Shut> for MintError {
+    fn from(shut: Shut) -> Self {
+        let seconds = shut.retry_after.as_secs_f64().ceil();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "seconds of half a minute"
+        )]
+        let retry_after = Some(seconds as u32);
+        Self::Unavailable { message: shut.message, retry_after }
+    }
 }
 
 /// A configured provider.

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::fault::{Fault, FaultMode, Faults, Twist};
 use crate::ledger::{Cloud, Ledger, Mint, MintId};
+use crate::quota::Quotas;
 
 /// The largest request body, in bytes: room for a small object in S3.
 const MAX_BODY: usize = 16 << 20;
@@ -38,6 +39,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) faults: Arc<Faults>,
+    pub(crate) quotas: Arc<Quotas>,
 }
 
 impl World {
@@ -192,6 +194,9 @@ async fn pass<S: Service>(State((service, world)): State<(Arc<S>, World)>, reque
         Err(refusal) => return refusal,
     };
     let operation = service.operation(&call);
+    if operation.mints && !world.quotas.spend(S::CLOUD) {
+        return service.throttled(&call);
+    }
     let fault = world.faults.take(S::CLOUD, &operation.name, operation.mints);
     match fault {
         Some(FaultMode::Delay(ms)) => tokio::time::sleep(Duration::from_millis(ms.min(MAX_DELAY_MS))).await,

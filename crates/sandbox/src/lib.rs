@@ -19,6 +19,7 @@ mod jwks;
 mod kubernetes;
 mod ledger;
 pub mod people;
+mod quota;
 mod serve;
 mod snowflake;
 
@@ -126,6 +127,7 @@ impl Sandbox {
             clock: Arc::clone(&config.clock),
             ledger: Arc::new(Ledger::default()),
             faults: Arc::new(Faults::default()),
+            quotas: Arc::default(),
         };
         let cortex = Arc::new(TrustedIssuer::new(config.cortex_issuer, config.clock)?);
         let aws = aws::Aws::new(config.aws, Arc::clone(&cortex), world.clone());
@@ -278,6 +280,16 @@ impl Sandbox {
     /// Makes `cloud` fail.
     pub fn fault(&self, cloud: Cloud, fault: Fault) {
         self.world.faults.arm(cloud, fault);
+    }
+
+    /// Lets `cloud` make so many credentials in any second, and refuse more as it does when it is called too often.
+    pub fn set_quota(&self, cloud: Cloud, per_second: usize) {
+        self.world.quotas.set(cloud, per_second);
+    }
+
+    /// How many calls `cloud` refused because they exceeded its quota.
+    pub fn beyond_quota(&self, cloud: Cloud) -> u64 {
+        self.world.quotas.refused(cloud)
     }
 
     /// Makes every cloud work again.

@@ -7,6 +7,7 @@ use cortex_identity::Identity;
 use cortex_providers::{Ask, Plan, Refusal, Registry, Revokers};
 use sqlx::PgPool;
 
+use crate::admission::{Admission, Turns};
 use crate::approval::{ApproverRules, GrantsConfig};
 use crate::barrier::Barriers;
 use crate::config::RolesConfig;
@@ -35,6 +36,10 @@ pub struct Broker {
     pub revokers: Revokers,
     /// How revocations are carried out.
     pub revocation: RevocationConfig,
+    /// Who is let in.
+    pub(crate) admission: Admission,
+    /// Identical asks under way.
+    pub(crate) turns: Arc<Turns>,
     /// The way to the record.
     pub recorder: Recorder,
     /// Credentials that live.

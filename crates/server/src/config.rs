@@ -12,6 +12,7 @@ use cortex_providers::ProvidersConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::admission::AdmissionConfig;
 pub use crate::approval::GrantsConfig;
 pub use crate::keyring::KeysConfig;
 use crate::log::LogConfig;
@@ -45,6 +46,8 @@ pub struct Config {
     pub grants: GrantsConfig,
     /// Credentials that are handed out again while they live.
     pub leases: LeasesConfig,
+    /// How much is let in.
+    pub admission: AdmissionConfig,
     /// Ending credentials before they expire.
     pub revocation: RevocationConfig,
     /// Whose tokens are believed. No other issuer is ever contacted.
@@ -193,6 +196,7 @@ impl Config {
     fn validate(&self) -> Result<(), ConfigError> {
         let mut faults = Vec::new();
         faults.extend(self.server.faults());
+        faults.extend(self.admission.faults());
         for (what, value) in [
             ("keys.publish_ahead_s", self.keys.publish_ahead_s),
             ("keys.retire_after_s", self.keys.retire_after_s),

@@ -61,6 +61,13 @@ pub enum Refused {
         /// When to come back, in seconds.
         retry_after_s: u32,
     },
+    /// The caller asks for more than its share: `slow_down`.
+    Limited {
+        /// What to tell the caller.
+        description: String,
+        /// When to come back, in seconds.
+        retry_after_s: u32,
+    },
     /// A cloud failed in a way that coming back does not mend: `server_error`.
     Failed {
         /// What to tell the caller.

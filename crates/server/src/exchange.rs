@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cortex_core::policy::{self, BreakGlass, Policy};
 use cortex_core::record::Caller;
@@ -12,10 +13,12 @@ use cortex_core::{ClaimedRun, Decision, DecisionId, Digest, Holder, IssuanceId, 
 use cortex_identity::Verified;
 use cortex_providers::Plan;
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
+use crate::admission::{self, Turn};
 use crate::barrier::Barrier;
 use crate::broker::Broker;
 use crate::denial::{self, Refused};
@@ -24,6 +27,9 @@ use crate::library::Catalogue;
 use crate::store::Committed;
 use crate::telemetry::{self, step};
 use crate::{approval, mint};
+
+/// How long an ask waits for an identical one: longer than a provider takes.
+const TURN: Duration = Duration::from_secs(15);
 
 /// What a run asks for.
 pub struct Request {
@@ -141,13 +147,17 @@ impl Context {
 
 /// Exchanges a run's identity for credentials.
 pub async fn exchange(broker: &Broker, request: Request) -> Result<Bundle, Refused> {
+    let _place = admission::at_the_door(broker, request.source, Some(&request.gone)).await?;
     let verified = identify(broker, &request).instrument(step!("identity")).await?;
+    let _caller = admission::of_caller(broker, &request, &verified)?;
     let decision = step!("policy", policy = tracing::field::Empty);
     let context = find_policy(broker, request, verified).instrument(decision.clone()).await?;
     decision.record("policy", context.policy.name().as_str());
     let (planned, mut items) = decide_and_plan(broker, &context).instrument(decision.clone()).await?;
     pass(broker, &context, &broker.barriers.known(), &[]).instrument(decision).await?;
+    let _policy = admission::of_policy(broker, &context)?;
     let grant = approval::settle(broker, &context, &planned).instrument(step!("grant")).await?;
+    let _turns = turns(broker, &context, &planned).await?;
     let (again, fresh) = step!("recall").in_scope(|| recall(broker, &context, planned));
     let issued = if fresh.is_empty() {
         mint::spend(broker, &context, &again).instrument(step!("commit")).await?;
@@ -329,6 +339,13 @@ pub(crate) async fn pass(
         return Err(denial::unavailable("a revocation came while this was decided; ask again"));
     }
     Ok(())
+}
+
+/// Waits until nobody else is minting for the same asks: what that brings is found by [`recall`].
+async fn turns(broker: &Broker, context: &Context, planned: &[Planned]) -> Result<Vec<Turn>, Refused> {
+    let missing = planned.iter().filter(|one| broker.leases.again(one.ask, context.now).is_none());
+    let turns = broker.turns.take(missing.map(|one| one.ask).collect(), Instant::now() + TURN).await;
+    turns.ok_or_else(|| denial::unavailable("the same is being asked for already and takes long; ask again"))
 }
 
 /// Finds what this run already holds: the same ask of the same policy version gets the same credential, unless that

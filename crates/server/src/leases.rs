@@ -77,7 +77,7 @@ impl LiveLease {
 }
 
 /// What makes two asks the same: run and how it was proven, policy version, provider, rendered scope, lifetime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AskKey(Digest);
 
 impl AskKey {

@@ -2,6 +2,7 @@
 //!
 //! Read [`exchange`] first: it holds the path, top to bottom.
 
+mod admission;
 pub mod approval;
 pub mod barrier;
 pub mod broker;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use cortex_core::record::{GrantUse, Opening, Outcome};
 use cortex_core::{DecisionId, IssuanceId, Minted};
-use cortex_providers::{LocalMint, Mint, MintError, Remote};
+use cortex_providers::{Cause, Entered, LocalMint, Mint, MintError};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use tracing::Instrument as _;
 
+use crate::admission;
 use crate::barrier::Bar;
 use crate::broker::Broker;
 use crate::denial::{self, Refused};
@@ -94,6 +95,15 @@ pub(crate) async fn issue(
     planned: Vec<Planned>,
     again: &[Arc<LiveLease>],
 ) -> Result<Vec<Item>, Refused> {
+    let mut room = admission::of_leases(broker, context, planned.len())?;
+    let (ready, mut items) = enter(broker, context, grant.as_ref(), planned).await?;
+    if ready.is_empty() {
+        // Nothing is minted: the token is spent for what is handed out again, or not at all.
+        if !again.is_empty() {
+            spend(broker, context, again).await?;
+        }
+        return Ok(items);
+    }
     let mut admission = Admission {
         replay: context.verified.replay(),
         grant: grant.as_ref().map(|grant| grant.id),
@@ -101,38 +111,92 @@ pub(crate) async fn issue(
     };
     let mut own = Vec::new();
     let mut clouds = Vec::new();
-    let mut items = Vec::new();
-    for one in planned {
-        let tag = Tag { provider: one.provider.clone(), decision_id: one.decision_id, ask: one.ask };
-        let opening = opening(context, &one, grant.clone());
-        match one.plan.mint {
-            Mint::Local(mint) => match signed(&tag, mint) {
+    let mut failed_to_sign = Vec::new();
+    for Ready { tag, opening, way } in ready {
+        match way {
+            Way::Own(mint) => match signed(&tag, mint) {
                 Ok(minted) => {
                     admission.issued.push((opening, minted.lease.clone()));
                     own.push((tag, minted));
                 }
-                Err(error) => items.push(failed(tag, &error)),
+                Err(error) => failed_to_sign.push(failed(tag, &error)),
             },
-            Mint::Remote(remote) => {
+            Way::Cloud(entered) => {
                 admission.intents.push(opening);
-                clouds.push((tag, remote));
+                clouds.push((tag, entered));
             }
         }
     }
     let admitted = admit(broker, context, admission, again).await?;
+    let signed_some = !own.is_empty();
+    items.extend(failed_to_sign);
     for ((tag, minted), committed) in own.into_iter().zip(admitted.committed) {
         ended(context, &tag, minted.lease.issuance_id, "issued");
         items.push(release(broker, context, tag, minted, &committed));
     }
     let calls = clouds.into_iter().zip(admitted.tickets);
-    let calls = calls.map(|((tag, remote), ticket)| mint_remote(broker, context, tag, remote, ticket));
-    let signed_some = !items.is_empty();
+    let calls = calls.map(|((tag, entered), ticket)| mint_remote(broker, context, tag, entered, ticket));
     let answers = join_all(calls).await;
     if !signed_some && answers.iter().all(|(_, effect)| *effect == Effect::None) {
         give_token_back(broker, context).await;
     }
     items.extend(answers.into_iter().map(|(item, _)| item));
+    for item in &items {
+        if let Item::Issued(lease) = item {
+            room.minted(lease.lease.expires_at);
+        }
+    }
     Ok(items)
+}
+
+/// One credential that nothing stands in the way of but its record.
+struct Ready {
+    tag: Tag,
+    opening: Opening,
+    way: Way,
+}
+
+/// How it is minted.
+enum Way {
+    Own(Box<dyn LocalMint<Committed>>),
+    Cloud(Entered<Committed>),
+}
+
+/// Goes through the doors of the clouds' accounts, side by side, before anything is on record. An account whose quota is
+/// used up turns the whole request away, which then costs nothing and is asked again; one that does not answer takes
+/// nothing from the others.
+async fn enter(
+    broker: &Broker,
+    context: &Context,
+    grant: Option<&GrantUse>,
+    planned: Vec<Planned>,
+) -> Result<(Vec<Ready>, Vec<Item>), Refused> {
+    let patience = broker.admission.quota_patience();
+    let doors = planned.into_iter().map(async |one| {
+        let opening = opening(context, &one, grant.cloned());
+        let tag = Tag { provider: one.provider, decision_id: one.decision_id, ask: one.ask };
+        match one.plan.mint {
+            Mint::Local(mint) => Ok(Ready { tag, opening, way: Way::Own(mint) }),
+            Mint::Remote(remote) => match remote.enter(patience).await {
+                Ok(entered) => Ok(Ready { tag, opening, way: Way::Cloud(entered) }),
+                Err(shut) => Err((tag.provider, shut)),
+            },
+        }
+    });
+    let (mut ready, mut items) = (Vec::new(), Vec::new());
+    for door in join_all(doors).await {
+        match door {
+            Ok(one) => ready.push(one),
+            Err((provider, shut)) => {
+                let refused = admission::of_account(broker, context, &shut);
+                match shut.cause {
+                    Cause::Quota => return Err(refused),
+                    Cause::Away => items.push(Item::Refused { provider, refused }),
+                }
+            }
+        }
+    }
+    Ok((ready, items))
 }
 
 /// Whether a cloud may have made a credential.
@@ -153,7 +217,7 @@ async fn mint_remote(
     broker: &Broker,
     context: &Context,
     tag: Tag,
-    remote: Remote<Committed>,
+    entered: Entered<Committed>,
     ticket: Ticket,
 ) -> (Item, Effect) {
     let (ticket, open) = ticket.redeem();
@@ -166,7 +230,7 @@ async fn mint_remote(
         issuance_id = %open.issuance_id(),
         decision_id = %tag.decision_id
     );
-    let result = remote.mint(ticket).instrument(step).await;
+    let result = entered.mint(ticket).instrument(step).await;
     call.end(ending(&result));
     let effect = effect(&result);
     let (committed, barred) = match settle(broker, context, &tag, &open, &result).await {

@@ -1,5 +1,5 @@
-//! Callers that proved nothing, counted per reason and network: a flood of them costs a bounded number of
-//! rows.
+//! Callers that proved nothing, counted per reason and network, and callers that were turned away, counted by DAG
+//! besides: a flood of them costs a bounded number of rows.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,8 +14,8 @@ use crate::store::{RecordError, Recorder};
 /// How many reasons and networks are told apart between two flushes; the rest is counted together.
 const KEYS_MAX: usize = 1_000;
 
-/// A reason and a network.
-type Key = (&'static str, String);
+/// A reason, a network, and the DAG where that is known.
+type Key = (&'static str, String, Option<String>);
 /// How many, and the time of the first.
 type Counts = HashMap<Key, (u64, Timestamp)>;
 
@@ -30,10 +30,21 @@ pub struct Noise {
 impl Noise {
     /// Counts one.
     pub fn count(&self, reason: &'static str, source: Option<IpAddr>, now: Timestamp) {
+        self.count_of(reason, source, None, now);
+    }
+
+    /// Counts one of a DAG, where that is known.
+    pub(crate) fn count_of(
+        &self,
+        reason: &'static str,
+        source: Option<IpAddr>,
+        dag: Option<String>,
+        now: Timestamp,
+    ) {
         let mut counts = self.counts();
-        let mut key = (reason, network(source));
+        let mut key = (reason, network(source), dag);
         if counts.len() >= KEYS_MAX && !counts.contains_key(&key) {
-            key = ("other", "other".to_owned());
+            key = ("other", "other".to_owned(), None);
         }
         counts.entry(key).or_insert((0, now)).0 += 1;
     }
@@ -43,8 +54,8 @@ impl Noise {
         let _one_at_a_time = self.flushing.lock().await;
         let counts = self.counts().clone();
         for (key, (count, since)) in counts {
-            let (reason, network) = (key.0.to_owned(), key.1.clone());
-            recorder.note(What::Denials { reason, network, count, since }).await?;
+            let (reason, network, dag) = (key.0.to_owned(), key.1.clone(), key.2.clone());
+            recorder.note(What::Denials { reason, network, dag, count, since }).await?;
             self.written(&key, count);
         }
         Ok(())

@@ -8,6 +8,7 @@ use cortex_core::policy::Ask;
 use cortex_core::record::{Denial, What};
 use cortex_core::{Decision, DecisionId};
 
+use crate::admission;
 use crate::barrier::Bar;
 use crate::broker::Broker;
 use crate::denial::{self, Refused};
@@ -25,6 +26,7 @@ pub(crate) async fn by_handle(
     source: Option<IpAddr>,
     request_id: &str,
 ) -> Result<Arc<LiveLease>, Refused> {
+    let _place = admission::at_the_door(broker, source, None).await?;
     let now = broker.clock.now();
     let lease = broker.leases.by_handle(handle, now).filter(|lease| lease.policy.as_str() == policy);
     let Some(lease) = lease else {

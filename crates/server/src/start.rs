@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Admission;
 use crate::approval::ApproverRules;
 use crate::barrier::Barriers;
 use crate::broker::Broker;
@@ -109,7 +110,7 @@ pub async fn start(
     }
     let clock = Arc::clone(&environment.clock);
     let tls = Tls::open(&config.server.tls, clock).await?;
-    let broker = Arc::new(build(&config, &issuer_url, environment).await?);
+    let broker = Arc::new(Box::pin(build(&config, &issuer_url, environment)).await?);
     let stopping = Stopping::default();
     let poll = Duration::from_millis(config.database.poll_ms.max(50));
     let log_every = Duration::from_millis(config.log.interval_ms);
@@ -172,6 +173,8 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
         revokers: cortex_providers::revokers(&config.providers, keyring.issuer()),
         revocation: config.revocation.clone(),
         recorder: Recorder::start(pool.clone(), stamp, health, options),
+        admission: Admission::new(&config.admission),
+        turns: Arc::default(),
         leases: Leases::new(&config.leases),
         providers: cortex_providers::registry(&config.providers, keyring.issuer()),
         keyring,

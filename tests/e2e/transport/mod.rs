@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long anything here may take, on a machine that is busy with everything else.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Reads until the other side closes, one way or the other; what came until then.
 async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
@@ -39,7 +39,7 @@ async fn healthy(stream: &mut TcpStream) -> bool {
 }
 
 /// Waits until `seen` is.
-async fn until<F: Future<Output = bool>>(what: &str, mut seen: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut seen: impl FnMut() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while !seen().await {
         assert!(Instant::now() < deadline, "{what} never came");

@@ -41,13 +41,17 @@ pub enum What {
     /// A verified caller was denied.
     #[serde(rename = "denial")]
     Denial(Box<Denial>),
-    /// Callers whose tokens could not be verified, counted: a flood of them is a handful of rows.
+    /// Callers whose tokens could not be verified, or who were turned away because too much was asked, counted: a flood
+    /// of them is a handful of rows.
     #[serde(rename = "denials")]
     Denials {
         /// Why, as a short code.
         reason: String,
         /// The network that they came from: a /24 or a /48.
         network: String,
+        /// The DAG whose runs they are, `issuer/dag`, where they were verified.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        dag: Option<String>,
         /// How many.
         count: u64,
         /// The first of them.

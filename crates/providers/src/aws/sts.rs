@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::LEASE_TAG;
 use super::errors::classify;
 use super::session::{Answer, Method, Request};
+use crate::account::{Accounts, Limits, Pass};
 use crate::calls::{Attempt, with_retries};
 use crate::config::AwsConfig;
 use crate::{MintError, RemoteMint};
@@ -47,13 +48,20 @@ macro_rules! answer {
 pub(super) struct Sts {
     config: AwsConfig,
     issuer: Arc<TokenIssuer>,
+    pub(super) accounts: Accounts,
     clients: Mutex<HashMap<(String, bool), Client>>,
     ambient: OnceCell<SharedCredentialsProvider>,
 }
 
 impl Sts {
     pub(super) fn new(config: AwsConfig, issuer: Arc<TokenIssuer>) -> Self {
-        Self { config, issuer, clients: Mutex::default(), ambient: OnceCell::new() }
+        let accounts = Accounts::new(Limits {
+            provider: "aws",
+            per_second: config.max_calls_per_second,
+            at_once: config.max_concurrent_calls,
+            breaker: config.breaker.clone(),
+        });
+        Self { config, issuer, accounts, clients: Mutex::default(), ambient: OnceCell::new() }
     }
 
     /// The same with these credentials in place of the ambient ones.
@@ -138,10 +146,15 @@ impl Sts {
         })
     }
 
-    async fn with_web_identity(&self, request: &Request, key: &SigningKey) -> Result<Answer, MintError> {
+    async fn with_web_identity(
+        &self,
+        request: &Request,
+        key: &SigningKey,
+        pass: &Pass,
+    ) -> Result<Answer, MintError> {
         let token = self.web_identity_token(request, key)?;
         let client = self.client(&request.region, None);
-        with_retries(&self.config.calls, request.issuance_id, || async {
+        with_retries(&self.config.calls, pass, request.issuance_id, || async {
             let call = client
                 .assume_role_with_web_identity()
                 .role_arn(request.role.as_str())
@@ -157,10 +170,15 @@ impl Sts {
         .await
     }
 
-    async fn with_own_credentials(&self, request: &Request, external_id: &str) -> Result<Answer, MintError> {
+    async fn with_own_credentials(
+        &self,
+        request: &Request,
+        external_id: &str,
+        pass: &Pass,
+    ) -> Result<Answer, MintError> {
         let client = self.client(&request.region, Some(self.ambient().await?));
         let tags = request.session_tags()?;
-        with_retries(&self.config.calls, request.issuance_id, || async {
+        with_retries(&self.config.calls, pass, request.issuance_id, || async {
             let call = client
                 .assume_role()
                 .role_arn(request.role.as_str())
@@ -188,12 +206,12 @@ pub(super) struct AssumeRole {
 
 #[async_trait]
 impl<K> RemoteMint<K> for AssumeRole {
-    async fn mint(self: Box<Self>) -> Result<Minted<K>, MintError> {
+    async fn mint(self: Box<Self>, pass: &Pass) -> Result<Minted<K>, MintError> {
         self.request.planned.fresh()?;
         let answer = match &self.request.method {
-            Method::WebIdentity(key) => self.sts.with_web_identity(&self.request, key).await?,
+            Method::WebIdentity(key) => self.sts.with_web_identity(&self.request, key, pass).await?,
             Method::AssumeRole { external_id } => {
-                self.sts.with_own_credentials(&self.request, external_id).await?
+                self.sts.with_own_credentials(&self.request, external_id, pass).await?
             }
         };
         self.request.accept(answer)

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::errors::{Step, answered};
 use crate::MintError;
+use crate::account::Pass;
 use crate::calls::{Attempt, with_retries};
 use crate::config::CallLimits;
 
@@ -41,12 +42,13 @@ impl Google {
     /// Sends what `request` makes, until one answer is read or the limits are reached.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
+        pass: &Pass,
         issuance: IssuanceId,
         step: Step,
         request: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<T, MintError> {
         let client = self.client().await?;
-        let body = with_retries(&self.limits, issuance, || send(request(client), step)).await?;
+        let body = with_retries(&self.limits, pass, issuance, || send(request(client), step)).await?;
         // Serde would take an array for a struct.
         let object = body.trim_ascii_start().starts_with(b"{");
         let answer = serde_json::from_slice(&body).ok().filter(|_| object);

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::PoolProvider;
 use super::call::Google;
 use super::errors::Step;
+use crate::account::{Accounts, Limits, Pass};
 use crate::calls::{Planned, add, check_expiry};
 use crate::config::BigQueryConfig;
 use crate::{MintError, RemoteMint};
@@ -103,12 +104,19 @@ pub(super) struct Federation {
     config: BigQueryConfig,
     issuer: Arc<TokenIssuer>,
     google: Google,
+    pub(super) accounts: Accounts,
 }
 
 impl Federation {
     pub(super) fn new(config: BigQueryConfig, issuer: Arc<TokenIssuer>) -> Self {
         let google = Google::new(config.calls.clone());
-        Self { config, issuer, google }
+        let accounts = Accounts::new(Limits {
+            provider: "bigquery",
+            per_second: config.max_calls_per_second,
+            at_once: config.max_concurrent_calls,
+            breaker: config.breaker.clone(),
+        });
+        Self { config, issuer, google, accounts }
     }
 
     pub(super) fn issuer(&self) -> &TokenIssuer {
@@ -149,6 +157,7 @@ impl Federation {
         request: &Request,
         scope: &str,
         lifetime: SignedDuration,
+        pass: &Pass,
     ) -> Result<Token, MintError> {
         let subject_token = self.subject_token(request, lifetime)?;
         let audience = request.provider.audience();
@@ -161,8 +170,10 @@ impl Federation {
             ("subject_token", &subject_token),
         ];
         let url = self.config.token_url();
-        let answer: Exchanged =
-            self.google.post(request.issuance_id, Step::Exchange, |http| http.post(&url).form(&form)).await?;
+        let answer: Exchanged = self
+            .google
+            .post(pass, request.issuance_id, Step::Exchange, |http| http.post(&url).form(&form))
+            .await?;
         let now = request.planned.now();
         let text = Zeroizing::new(answer.access_token);
         let expires_at = answer.expires_in.map(|seconds| add(now, SignedDuration::from_secs(seconds)));
@@ -180,13 +191,14 @@ impl Federation {
         request: &Request,
         account: &str,
         federated: &Token,
+        pass: &Pass,
     ) -> Result<Token, MintError> {
         let base = self.config.iam_credentials_url();
         let url = format!("{base}/v1/projects/-/serviceAccounts/{account}:generateAccessToken");
         let lifetime = format!("{}s", request.ttl.as_secs());
         let body = GenerateAccessToken { scope: &request.scopes, lifetime };
         let post = |http: &reqwest::Client| http.post(&url).bearer_auth(federated.text.as_str()).json(&body);
-        let answer: Generated = self.google.post(request.issuance_id, Step::Impersonate, post).await?;
+        let answer: Generated = self.google.post(pass, request.issuance_id, Step::Impersonate, post).await?;
         let text = Zeroizing::new(answer.access_token);
         Token::checked(text, answer.expire_time, request.planned.now(), request.ttl)
     }
@@ -223,14 +235,15 @@ pub(super) struct Exchange {
 
 #[async_trait]
 impl<K> RemoteMint<K> for Exchange {
-    async fn mint(self: Box<Self>) -> Result<Minted<K>, MintError> {
+    async fn mint(self: Box<Self>, pass: &Pass) -> Result<Minted<K>, MintError> {
         let Self { federation, request } = *self;
         request.planned.fresh()?;
         let token = match &request.service_account {
-            None => federation.exchange(&request, &request.scopes.join(" "), request.ttl).await?,
+            None => federation.exchange(&request, &request.scopes.join(" "), request.ttl, pass).await?,
             Some(account) => {
-                let federated = federation.exchange(&request, IMPERSONATION_SCOPE, STEP_LIFETIME).await?;
-                federation.impersonate(&request, account, &federated).await?
+                let federated =
+                    federation.exchange(&request, IMPERSONATION_SCOPE, STEP_LIFETIME, pass).await?;
+                federation.impersonate(&request, account, &federated, pass).await?
             }
         };
         Ok(request.seal(token))

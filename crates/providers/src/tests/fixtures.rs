@@ -1,12 +1,15 @@
 //! One run, one issuer, one moment.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use cortex_core::jwt::{SigningAlgorithm, SigningKey, TokenIssuer};
 use cortex_core::{Attestation, Body, IssuanceId, Minted, PolicyName, Run};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use crate::account::{Accounts, Limits, Pass};
+use crate::config::AwsConfig;
 use crate::{Ask, Ledger, Mint, MintError, Plan, Provider, Refusal};
 
 pub(crate) const ISSUER: &str = "https://cortex.example";
@@ -61,6 +64,18 @@ pub(crate) fn ask<'a>(run: &'a Run, policy: &'a PolicyName, target: &'a Value) -
     }
 }
 
+/// A way into an account that nobody else uses.
+pub(crate) async fn pass() -> Pass {
+    let config = AwsConfig::default();
+    let limits = Limits {
+        provider: "aws",
+        per_second: config.max_calls_per_second,
+        at_once: config.max_concurrent_calls,
+        breaker: config.breaker,
+    };
+    Accounts::new(limits).get("aws/1/eu-west-1").enter(Duration::ZERO).await.unwrap()
+}
+
 /// The key of the tests' secrets; a mint needs no more than a unit for its ticket.
 #[derive(Debug)]
 pub(crate) struct Key;
@@ -78,7 +93,7 @@ pub(crate) fn plan(provider: &dyn Provider<Key>, target: &Value) -> Result<Plan<
 pub(crate) async fn mint(plan: Plan<Key>) -> Result<Minted<Key>, MintError> {
     match plan.mint {
         Mint::Local(local) => local.mint(),
-        Mint::Remote(remote) => remote.mint(()).await,
+        Mint::Remote(remote) => remote.enter(Duration::ZERO).await?.mint(()).await,
     }
 }
 

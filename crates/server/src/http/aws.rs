@@ -29,6 +29,7 @@ const RECEIPT: &str = "cortex-receipt";
         (status = 200, description = "AccessKeyId, SecretAccessKey, Token, Expiration, AccountId."),
         (status = 400, description = "Refused; code and message say why."),
         (status = 401, description = "No token."),
+        (status = 429, description = "Too many asks; Retry-After says when to come back."),
         (status = 502, description = "AWS answered what was not asked."),
         (status = 503, description = "Come back later."),
     )

@@ -190,6 +190,7 @@ impl<'a> Credential<'a> {
         (status = 401, description = "No token.", body = OAuthError),
         (status = 413, description = "The body is too large."),
         (status = 415, description = "Not JSON.", body = OAuthError),
+        (status = 429, description = "Too many asks; Retry-After says when to come back.", body = OAuthError),
         (status = 502, description = "A cloud answered what was not asked.", body = OAuthError),
         (status = 503, description = "Come back later.", body = OAuthError),
     )

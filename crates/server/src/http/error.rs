@@ -19,7 +19,7 @@ const PROBLEM_JSON: &str = "application/problem+json";
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct OAuthError {
     /// The code: `invalid_request`, `invalid_target`, `authorization_pending`, `access_denied`,
-    /// `unsupported_grant_type`, `temporarily_unavailable` or `server_error`.
+    /// `unsupported_grant_type`, `slow_down`, `temporarily_unavailable` or `server_error`.
     pub error: &'static str,
     /// What is the case and what to do, in words.
     pub error_description: String,
@@ -101,6 +101,11 @@ impl From<Refused> for OAuthError {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 retry_after: Some(retry_after_s),
                 ..Self::new("temporarily_unavailable", description)
+            },
+            Refused::Limited { description, retry_after_s } => Self {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                retry_after: Some(retry_after_s),
+                ..Self::new("slow_down", description)
             },
             Refused::Failed { description } => {
                 Self { status: StatusCode::BAD_GATEWAY, ..Self::new("server_error", description) }

@@ -52,6 +52,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::auth::BearerScheme;
+use crate::admission;
 use crate::broker::Broker;
 use crate::console;
 use crate::serve::{ClientCertificate, Tls};
@@ -297,6 +298,13 @@ async fn every_request(State(app): State<App>, mut request: Request, next: Next)
 }
 
 async fn answer(app: &App, request: Request, next: Next) -> Response {
+    // What tells how Cortex is goes on when everything else has to wait.
+    let watched = ["/healthz", "/readyz", "/metrics"].contains(&request.uri().path());
+    let place = app.broker.admission.request();
+    if place.is_none() && !watched {
+        metrics::counter!("cortex_admission_shed_total", "reason" => "overload").increment(1);
+        return crowded(app);
+    }
     let request = match read_body(app, request).await {
         Ok(request) => request,
         Err(problem) => return problem.into_response(),
@@ -307,6 +315,15 @@ async fn answer(app: &App, request: Request, next: Next) -> Response {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this took too long; ask again").into_response()
         }
     }
+}
+
+/// Too much is under way: nothing of the request is read.
+fn crowded(app: &App) -> Response {
+    let detail = "more is asked at the moment than this replica can answer; ask again";
+    let mut response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
+    let seconds = admission::seconds(Duration::from_secs(1), &*app.broker.random);
+    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    response
 }
 
 /// Reads the body, all of it: at most so many bytes, within so many seconds, and as it is.

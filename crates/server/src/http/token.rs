@@ -78,6 +78,7 @@ pub(super) struct TokenAnswer<'a> {
         (status = 400, description = "Refused; the code says how.", body = OAuthError),
         (status = 413, description = "The form is too large."),
         (status = 415, description = "Not a form.", body = OAuthError),
+        (status = 429, description = "Too many asks; Retry-After says when to come back.", body = OAuthError),
         (status = 502, description = "A cloud answered what was not asked.", body = OAuthError),
         (status = 503, description = "Come back later.", body = OAuthError),
     )

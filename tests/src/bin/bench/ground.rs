@@ -11,6 +11,7 @@ use cortex_devdb::{DevDb, Options};
 use cortex_identity::{IssuerConfig, Kind};
 use cortex_providers::BuiltIns;
 use cortex_sandbox::{Sandbox, SandboxConfig};
+use cortex_server::config::AdmissionConfig;
 use cortex_server::random::SystemRandom;
 use cortex_server::store::{self, documents};
 use cortex_server::{Config, Environment};
@@ -110,6 +111,8 @@ impl Ground {
         (config.database.commit_timeout_ms, config.database.acquire_timeout_ms) = (30_000, 10_000);
         config.server.request_timeout_s = 60;
         config.keys.algorithms = [SigningAlgorithm::ES256].into();
+        // What one run asks here in a second is a load, not a mistake.
+        config.admission = AdmissionConfig::unmetered();
         config.keys.encryption_key_file = self.folder.path().join(format!("{name}.key"));
         config.log.key_file = self.folder.path().join(format!("{name}.log-key"));
         config.log.anchor_file = self.folder.path().join(format!("{name}.anchor"));
