@@ -89,7 +89,7 @@ enum Command {
 pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
     let load = || load(cli.config.clone());
     let done = match cli.command {
-        Command::Serve => commands::serve::run(load()?).await,
+        Command::Serve => commands::serve::run(load).await,
         Command::Dev(args) => commands::dev::run(args).await,
         Command::Demo => commands::demo::run().await,
         Command::Migrate => commands::migrate::run(load()?).await,

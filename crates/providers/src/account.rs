@@ -66,7 +66,10 @@ pub(crate) struct Account {
 }
 
 struct State {
+    /// The quota, as mints are let in.
     bucket: Bucket,
+    /// The quota, as calls are made: those that were let in one after the other may have waited for the same commit.
+    pace: Bucket,
     breaker: Breaker,
 }
 
@@ -109,8 +112,9 @@ impl Account {
         let burst = limits.per_second.div_ceil(10);
         let rate = Rate::new(limits.per_second - burst.min(limits.per_second.saturating_sub(1)), burst);
         let places = Arc::new(Semaphore::new(usize::try_from(limits.at_once.max(1)).unwrap_or(usize::MAX)));
-        let bucket = Bucket::new(Instant::now().into_std());
-        Self { name, limits, rate, places, state: Mutex::new(State { bucket, breaker: Breaker::CLOSED }) }
+        let full = Bucket::new(Instant::now().into_std());
+        let state = State { bucket: full, pace: full, breaker: Breaker::CLOSED };
+        Self { name, limits, rate, places, state: Mutex::new(state) }
     }
 
     /// Lets a mint in, after `patience` at the latest.
@@ -124,8 +128,7 @@ impl Account {
             // How long the calls before it take, nobody knows.
             Ok(Err(_)) | Err(_) => return Err(self.shut(Cause::Quota, Duration::from_secs(1))),
         }
-        let taken = self.take(deadline.saturating_duration_since(Instant::now()));
-        let wait = taken.map_err(|retry_after| self.shut(Cause::Quota, retry_after))?;
+        let wait = self.take(deadline)?;
         pass.paid.store(true, Ordering::Relaxed);
         sleep(wait).await;
         Ok(pass)
@@ -141,8 +144,25 @@ impl Account {
         }
     }
 
-    fn take(&self, patience: Duration) -> Result<Duration, Duration> {
-        self.state().bucket.take(self.rate, Instant::now().into_std(), patience)
+    /// Takes a token of the quota that may be used by `deadline`. Answers how long to wait for it.
+    fn take(&self, deadline: Instant) -> Result<Duration, Shut> {
+        self.token(deadline, |state| &mut state.bucket)
+    }
+
+    /// Takes a step at the pace of the quota, by `deadline`. Answers how long to wait before it.
+    fn step(&self, deadline: Instant) -> Result<Duration, Shut> {
+        self.token(deadline, |state| &mut state.pace)
+    }
+
+    fn token(
+        &self,
+        deadline: Instant,
+        bucket: impl FnOnce(&mut State) -> &mut Bucket,
+    ) -> Result<Duration, Shut> {
+        let now = Instant::now();
+        let patience = deadline.saturating_duration_since(now);
+        let taken = bucket(&mut self.state()).take(self.rate, now.into_std(), patience);
+        taken.map_err(|retry_after| self.shut(Cause::Quota, retry_after))
     }
 
     fn shut(&self, cause: Cause, retry_after: Duration) -> Shut {
@@ -201,11 +221,10 @@ pub(crate) struct Pass {
 impl Pass {
     /// Waits until one more call may be made; not where that would be after `deadline`.
     pub(crate) async fn call(&self, deadline: Instant) -> Result<(), Shut> {
-        if self.paid.swap(false, Ordering::Relaxed) {
-            return Ok(());
+        if !self.paid.swap(false, Ordering::Relaxed) {
+            sleep(self.account.take(deadline)?).await;
         }
-        let taken = self.account.take(deadline.saturating_duration_since(Instant::now()));
-        sleep(taken.map_err(|retry_after| self.account.shut(Cause::Quota, retry_after))?).await;
+        sleep(self.account.step(deadline)?).await;
         Ok(())
     }
 

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use cortex_core::Clock;
-use cortex_identity::Identity;
-use cortex_providers::{Ask, Plan, Refusal, Registry, Revokers};
+use cortex_providers::{Ask, Plan, Refusal};
 use sqlx::PgPool;
+use tokio::sync::Notify;
 
 use crate::admission::{Admission, Turns};
-use crate::approval::{ApproverRules, GrantsConfig};
 use crate::barrier::Barriers;
-use crate::config::RolesConfig;
+use crate::config::Config;
 use crate::keyring::Keyring;
 use crate::leases::Leases;
 use crate::library::Library;
+use crate::live::{Live, Origin, Reloaded};
 use crate::log::Witnesses;
 use crate::log::sequencer::Sequencer;
 use crate::noise::Noise;
@@ -26,14 +27,10 @@ use crate::streams::Streams;
 
 /// A replica's parts.
 pub struct Broker {
-    /// Proves who asks.
-    pub identity: Identity,
     /// The policies in force.
     pub library: Library,
     /// What bars a release.
     pub barriers: Barriers,
-    /// Who can end a credential before it expires.
-    pub revokers: Revokers,
     /// How revocations are carried out.
     pub revocation: RevocationConfig,
     /// Who is let in.
@@ -52,16 +49,10 @@ pub struct Broker {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
-    /// How approvals work.
-    pub grants: GrantsConfig,
-    /// What holds for every approver.
-    pub approvers: ApproverRules,
     /// Tells people what happens.
     pub notifier: Notifier,
     /// Sends every record to other systems.
     pub streams: Streams,
-    /// Who may do what.
-    pub roles: RolesConfig,
     /// Where people sign in, if they can.
     pub sign_in: Option<SignIn>,
     /// Counts callers that proved nothing.
@@ -70,13 +61,31 @@ pub struct Broker {
     pub log: Sequencer,
     /// Shows it to others.
     pub witnesses: Witnesses,
-    pub(crate) providers: Registry<Committed>,
+    /// The configuration that it was started with.
+    pub(crate) started: Config,
+    /// What is taken over while it runs is made with this.
+    pub(crate) origin: Origin,
+    /// How that went the last time.
+    pub(crate) reloaded: Reloaded,
+    pub(crate) live: ArcSwap<Live>,
+    /// Something else is live now.
+    pub(crate) exchanged: Notify,
 }
 
 impl Broker {
+    /// What of the configuration is in force.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    pub(crate) fn exchange_live(&self, live: Live) {
+        self.live.store(Arc::new(live));
+        self.exchanged.notify_one();
+    }
+
     /// Plans a credential; nothing is minted.
     pub(crate) fn plan(&self, provider: &str, ask: &Ask<'_>) -> Result<Plan<Committed>, Refusal> {
-        match self.providers.get(provider) {
+        match self.live().providers.get(provider) {
             Some(known) => known.plan(ask),
             None => Err(Refusal {
                 message: format!("This Cortex has no provider named {provider}."),

@@ -173,7 +173,7 @@ pub async fn exchange(broker: &Broker, request: Request) -> Result<Bundle, Refus
 }
 
 async fn identify(broker: &Broker, request: &Request) -> Result<Arc<Verified>, Refused> {
-    match broker.identity.verify(&request.token).await {
+    match broker.live().identity.verify(&request.token).await {
         Ok(verified) => settle_claim(broker, request, verified).await,
         Err(rejection) => Err(denial::of_token(broker, request, &rejection).await),
     }
@@ -188,7 +188,7 @@ async fn settle_claim(
     match (&request.claim, verified.principal()) {
         (None, Principal::Service(_)) => Err(denial::of_missing_claim(broker, request, &verified).await),
         (None, Principal::Run(_) | Principal::Person(_)) => Ok(verified),
-        (Some(claim), _) => match broker.identity.verify_claim(&verified, claim).await {
+        (Some(claim), _) => match broker.live().identity.verify_claim(&verified, claim).await {
             Ok(run) => Ok(run),
             Err(refusal) => Err(denial::of_claim(broker, request, &verified, refusal).await),
         },

@@ -16,6 +16,7 @@ mod key_file;
 pub mod keyring;
 pub mod leases;
 pub mod library;
+pub mod live;
 pub mod log;
 mod mint;
 mod noise;

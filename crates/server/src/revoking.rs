@@ -109,7 +109,7 @@ pub async fn work(broker: &Broker) -> Result<(), StoreError> {
 pub(crate) async fn spread(broker: &Broker, only: Option<RevocationId>) -> Result<bool, StoreError> {
     let mut connection = broker.pool.acquire().await?;
     let slack = broker.recorder.intent_deadline();
-    revocations::spread(&mut connection, only, &broker.revokers, slack, broker.recorder.stamp()).await
+    revocations::spread(&mut connection, only, &broker.live().revokers, slack, broker.recorder.stamp()).await
 }
 
 async fn end_expired(broker: &Broker) -> Result<(), StoreError> {
@@ -124,7 +124,7 @@ async fn end_expired(broker: &Broker) -> Result<(), StoreError> {
 /// Says how much is owed: what no cloud has confirmed yet.
 pub(crate) async fn measure(broker: &Broker) -> Result<(), StoreError> {
     let debt = queue::debt(&broker.pool).await?;
-    for provider in broker.revokers.names() {
+    for provider in broker.live().revokers.names() {
         let owed = debt.iter().find(|(of, ..)| of == provider);
         let count = owed.map_or(0, |(_, count, _)| u32::try_from(*count).unwrap_or(u32::MAX));
         let age = owed.map_or(0.0, |(.., oldest)| broker.clock.now().duration_since(*oldest).as_secs_f64());
@@ -137,7 +137,8 @@ pub(crate) async fn measure(broker: &Broker) -> Result<(), StoreError> {
 
 async fn enforce(broker: &Broker, claimed: &Claimed) -> Result<(), StoreError> {
     let now = broker.clock.now();
-    let Some(revoker) = broker.revokers.get(&claimed.provider) else {
+    let live = broker.live();
+    let Some(revoker) = live.revokers.get(&claimed.provider) else {
         let why = format!("this Cortex is not configured to revoke at {}", claimed.provider);
         let retry_at = later(now, LONGEST_PAUSE);
         return queue::fail(&broker.pool, claimed, &why, retry_at, broker.recorder.stamp()).await;

@@ -4,18 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use cortex_core::Clock;
-use cortex_identity::{Identity, OwnIssuer, SetupError};
+use cortex_identity::SetupError;
 use jiff::SignedDuration;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
-use crate::approval::ApproverRules;
 use crate::barrier::Barriers;
 use crate::broker::Broker;
 use crate::config::Config;
@@ -23,6 +23,7 @@ use crate::http::{self, App, Shared};
 use crate::keyring::{Keyring, KeyringError};
 use crate::leases::Leases;
 use crate::library::Library;
+use crate::live::{self, Live, Origin, Reloaded};
 use crate::log::chain::Chains;
 use crate::log::sequencer::{RoundError, Sequencer};
 use crate::log::{self, Health, LogKeyError, Witnesses};
@@ -80,11 +81,21 @@ pub struct Running {
     pub issuer_url: String,
     /// Its parts.
     pub broker: Arc<Broker>,
+    tls: Option<Arc<Tls>>,
     told_to_stop: CancellationToken,
     serving: JoinHandle<()>,
 }
 
 impl Running {
+    /// Takes over a configuration that was read again, whole or not at all, and the files of TLS. How that went is in the
+    /// log, the measurements and `/readyz`; what is read at a start only is named there.
+    pub async fn reload(&self, loaded: Result<Config, String>) {
+        live::reload(&self.broker, loaded);
+        if let Some(tls) = &self.tls {
+            tls.look().await;
+        }
+    }
+
     /// Not ready, drained, everything terminal: returns when the last request and mint are done, or the time
     /// for it is over.
     pub async fn shut_down(self) {
@@ -124,7 +135,7 @@ pub async fn start(
         issuer_url: issuer_url.clone(),
         trusted_proxies: config.server.trusted_proxies.clone(),
         mints: TaskTracker::new(),
-        tls,
+        tls: tls.clone(),
         stopping: stopping.told.clone(),
         replays: Arc::new(Semaphore::new(1)),
         reports: Arc::new(Semaphore::new(2)),
@@ -139,7 +150,7 @@ pub async fn start(
     let router = http::router(app.clone());
     let told_to_stop = stopping.told.clone();
     let serving = tokio::spawn(serve::run(listener, router, app, config.server, stopping));
-    Ok(Running { address, issuer_url, broker, told_to_stop, serving })
+    Ok(Running { address, issuer_url, broker, tls, told_to_stop, serving })
 }
 
 async fn build(config: &Config, issuer_url: &str, environment: Environment) -> Result<Broker, StartError> {
@@ -159,37 +170,36 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
         Err(error) => return Err(error.into()),
     }
     let keyring = Keyring::open(&pool, &config.keys, issuer_url.to_owned(), stamp.clone()).await?;
-    let own = own_issuer(issuer_url, &keyring);
-    let identity = Identity::new(config.trust(), own, Arc::clone(&clock), reqwest::Client::builder)?;
+    let origin = Origin { issuer_url: issuer_url.to_owned(), clock: Arc::clone(&clock) };
+    let live = Live::new(config, None, &origin, &keyring)?;
     let options = RecorderOptions {
         max_batch: config.database.max_batch,
         commit_timeout: Duration::from_millis(config.database.commit_timeout_ms),
         intent_deadline: SignedDuration::from_secs(config.database.intent_deadline_s),
     };
     Ok(Broker {
-        identity,
         library: Library::open(&pool).await?,
         barriers: Barriers::open(&pool, Arc::clone(&clock)).await?,
-        revokers: cortex_providers::revokers(&config.providers, keyring.issuer()),
         revocation: config.revocation.clone(),
         recorder: Recorder::start(pool.clone(), stamp, health, options),
         admission: Admission::new(&config.admission),
         turns: Arc::default(),
         leases: Leases::new(&config.leases),
-        providers: cortex_providers::registry(&config.providers, keyring.issuer()),
         keyring,
         pool,
         clock,
         random,
-        grants: config.grants.clone(),
-        approvers: ApproverRules::new(&config.grants, &config.issuers),
         notifier,
         streams: Streams::new(&config.streams, issuer_url.to_owned())?,
-        roles: config.roles.clone(),
         sign_in: SignIn::new(&config.sign_in, &config.issuers, issuer_url)?,
         noise: Noise::default(),
         log: sequencer,
         witnesses: Witnesses::new(&config.log.witnesses)?,
+        started: config.clone(),
+        origin,
+        reloaded: Reloaded::default(),
+        live: ArcSwap::from_pointee(live),
+        exchanged: Notify::new(),
     })
 }
 
@@ -209,13 +219,6 @@ pub async fn stamp(
         endpoints: Endpoints::new(&config.notifications),
         chains: Arc::new(Chains::new(log_key, &**random)),
     })
-}
-
-fn own_issuer(issuer_url: &str, keyring: &Keyring) -> Option<OwnIssuer> {
-    let name = "cortex".parse().ok()?;
-    let jwks = keyring.published();
-    let jwks = move || jwks.load().to_string().into_bytes();
-    Some(OwnIssuer { name, iss: issuer_url.to_owned(), jwks: Box::new(jwks) })
 }
 
 /// What this replica is called on record and in traces.

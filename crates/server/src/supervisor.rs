@@ -55,10 +55,21 @@ pub fn start(
     for _ in 0..broker.revocation.workers {
         run(|broker, every| Box::pin(revoking::work_forever(broker, every)), revoking::IDLE);
     }
-    run(|broker, _| Box::pin(async move { broker.identity.refresh_loop().await }), poll);
+    run(|broker, _| Box::pin(refresh_keys(broker)), poll);
     run(|broker, poll| Box::pin(async move { broker.notifier.deliver_forever(&broker, poll).await }), poll);
     run(|broker, poll| Box::pin(async move { questions::follow_forever(&broker, poll).await }), poll);
     run(|broker, poll| Box::pin(async move { broker.streams.send_forever(&broker, poll).await }), poll);
+}
+
+/// Keeps the issuers' keys fresh, of those that are configured now.
+async fn refresh_keys(broker: Arc<Broker>) {
+    loop {
+        let live = broker.live();
+        tokio::select! {
+            () = live.identity.refresh_loop() => {}
+            () = broker.exchanged.notified() => {}
+        }
+    }
 }
 
 type BoxedLoop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -102,15 +102,15 @@ async fn what_a_full_replica_cannot_answer_is_turned_away_at_once() {
 }
 
 #[tokio::test]
-async fn a_full_replica_still_says_how_it_is() {
+async fn a_full_replica_still_says_how_it_is_and_shows_its_keys() {
     let world = TestWorld::start_with(|config| config.admission.max_requests = 1).await;
     world.world.sandbox.fault(Cloud::Aws, delay(1_500));
     let (first, ()) = tokio::join!(ask(&world, "first", &["aws"]), async {
         under_way(&world).await;
-        let refused = answer(world.http.get(world.url("/jwks"))).await;
+        let refused = answer(world.http.get(world.url("/openapi.json"))).await;
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
         assert!(refused.headers.contains_key("retry-after"), "{refused:?}");
-        for path in ["/healthz", "/readyz", "/metrics"] {
+        for path in ["/healthz", "/readyz", "/metrics", "/jwks", "/.well-known/openid-configuration"] {
             assert_eq!(answer(world.http.get(world.url(path))).await.status, StatusCode::OK, "{path}");
         }
     });

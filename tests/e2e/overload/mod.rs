@@ -2,6 +2,7 @@
 
 mod accounts;
 mod limits;
+mod reload;
 
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ async fn at_midnight_everyone_is_served_within_a_minute_and_no_quota_is_exceeded
     })
     .await;
     for cloud in [Cloud::Aws, Cloud::Google] {
-        world.world.sandbox.set_quota(cloud, 60);
+        world.world.sandbox.set_quota(cloud, 80);
     }
     let until = Instant::now() + Duration::from_mins(1);
     let names: Vec<_> = (0..RUNS).map(|run| format!("midnight-{run}")).collect();

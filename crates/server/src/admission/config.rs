@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdmissionConfig {
-    /// How many requests of any kind are under way at once. Default 4,096. Probes and measurements are always answered.
+    /// How many requests of any kind are under way at once. Default 4,096. Probes, measurements and Cortex's keys are always answered.
     pub max_requests: usize,
     /// How many exchanges are under way at once. Default 1,024.
     pub max_exchanges: usize,

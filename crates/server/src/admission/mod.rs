@@ -110,6 +110,13 @@ impl Admission {
         Self { rules: ArcSwap::from_pointee(Rules::new(config)), holders: Holders::new() }
     }
 
+    /// Other rules from now on; who is in already is not counted against them.
+    pub(crate) fn set(&self, config: &AdmissionConfig) {
+        if self.rules.load().config != *config {
+            self.rules.store(Arc::new(Rules::new(config)));
+        }
+    }
+
     /// A place for one more request of any kind, if there is one.
     pub(crate) fn request(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.rules.load().requests).try_acquire_owned().ok()

@@ -44,7 +44,7 @@ pub(crate) async fn settle(
                 return Err(denial::of_missing(broker, context, missing).await);
             }
             let stamp = broker.recorder.stamp();
-            let grant = grants::request(&mut connection, new, broker.grants.max_waiting, stamp).await;
+            let grant = grants::request(&mut connection, new, broker.live().grants.max_waiting, stamp).await;
             let grant = grant.map_err(away)?;
             announce(context, &grant);
             Err(pending(broker, &grant))
@@ -146,7 +146,7 @@ fn approved(context: &Context, planned: &[Planned], grant: &Grant) -> Result<Opt
 
 fn pending(broker: &Broker, grant: &Grant) -> Refused {
     let handle = broker.keyring.grant_handle(grant.id);
-    Refused::Pending { grant_id: grant.id, handle, interval_s: broker.grants.poll_interval_s }
+    Refused::Pending { grant_id: grant.id, handle, interval_s: broker.live().grants.poll_interval_s }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
@@ -199,7 +199,7 @@ fn new_grant(
         description: format!("the request has no canonical form: {e}"),
         decision_id: None,
     })?;
-    let wait = SignedDuration::from_secs(broker.grants.request_ttl_s);
+    let wait = SignedDuration::from_secs(broker.live().grants.request_ttl_s);
     let asked = Asked::Run {
         requester: terms.run.clone(),
         valid_for: terms.valid_for,

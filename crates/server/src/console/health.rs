@@ -50,7 +50,7 @@ pub(super) async fn page(State(app): State<App>, visitor: Visitor) -> Page {
     let frame = Frame::load(&app, &visitor, Some(Section::Health), "System health").await?;
     let author = &broker.recorder.stamp().author;
     let rows = keys::published(&broker.pool).await?;
-    let warnings = [readiness.warnings, broker.roles.warnings()].concat();
+    let warnings = [readiness.warnings, broker.live().roles.warnings()].concat();
     let key = |row: &keys::KeyRow| Key {
         kid: text::value(&row.kid),
         state: match (keyring::signs(&rows, row, frame.now), row.active_from > frame.now) {
@@ -76,7 +76,7 @@ pub(super) async fn page(State(app): State<App>, visitor: Visitor) -> Page {
 }
 
 fn issuers(app: &App) -> Vec<Issuer> {
-    let status = app.broker.identity.status();
+    let status = app.broker.live().identity.status();
     let issuer = |status: cortex_identity::IssuerStatus| {
         let keys = status.keys;
         let tone = match (keys.keys, &keys.last_error, keys.age) {

@@ -60,7 +60,7 @@ pub(super) async fn page(State(app): State<App>, visitor: Visitor) -> Page {
         issuer: person.issuer,
         subject: person.subject,
     };
-    let status = app.broker.identity.status().into_iter();
+    let status = app.broker.live().identity.status().into_iter();
     render(&People {
         sessions: sessions::list(&app.broker.pool, frame.now).await?.into_iter().map(session).collect(),
         disabled: people::disabled(&app.broker.pool).await?.into_iter().map(disabled).collect(),

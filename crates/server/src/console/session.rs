@@ -91,7 +91,7 @@ impl Visitor {
         let used = uri.path() != "/console/waiting";
         let session = sessions::find(&mut connection, hash, sign_in.idle_ttl(), now, used).await?;
         Ok(session.map(|session| Self {
-            caller: Caller::new(session.person.clone(), &app.broker.roles),
+            caller: Caller::new(session.person.clone(), &app.broker.live().roles),
             session,
             form_token: form_token(secret),
             notice: super::page::notice(uri),

@@ -88,7 +88,8 @@ pub(super) fn may_decide(
     if !visitor.caller.has(&[Role::Approver]) {
         return Err("your groups carry no approver role".to_owned());
     }
-    let rules = app.broker.approvers.of_author(author);
+    let live = app.broker.live();
+    let rules = live.approvers.of_author(author);
     grant.may_decide(&visitor.caller.person, &rules, now).map_err(|why| why.to_string())
 }
 

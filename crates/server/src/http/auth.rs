@@ -100,7 +100,7 @@ impl Bearer {
     /// What they may do, where they are a person.
     pub(super) fn roles(&self, app: &App) -> Vec<Role> {
         match self.verified.principal() {
-            Principal::Person(person) => roles(person, &app.broker.roles),
+            Principal::Person(person) => roles(person, &app.broker.live().roles),
             Principal::Run(_) | Principal::Service(_) => Vec::new(),
         }
     }
@@ -114,7 +114,7 @@ impl FromRequestParts<App> for Bearer {
         let Ok(client) = Client::from_request_parts(parts, app).await;
         let token =
             bearer(parts).ok_or_else(|| unauthorized("send Authorization: Bearer and a person's token"))?;
-        let verified = match app.broker.identity.verify(token).await {
+        let verified = match app.broker.live().identity.verify(token).await {
             Ok(verified) => verified,
             Err(rejection) if rejection.is_temporary() => {
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the issuer's keys cannot be had"));

@@ -231,7 +231,7 @@ pub(crate) async fn say(app: &App, caller: &Caller, id: GrantId, word: Word) -> 
     let broker = &app.broker;
     let mut connection = broker.pool.acquire().await?;
     let stamp = broker.recorder.stamp();
-    Ok(grants::decide(&mut connection, id, &caller.person, word, &broker.approvers, stamp).await?)
+    Ok(grants::decide(&mut connection, id, &caller.person, word, &broker.live().approvers, stamp).await?)
 }
 
 /// The digest of what the person saw: `If-Match` (RFC 9110, section 13.1.1), one strong tag, or the body's. A
@@ -338,7 +338,7 @@ pub(crate) fn may_withdraw(
 ) -> Result<(), GrantError> {
     match principal {
         Principal::Person(person) => {
-            let named = || grant.is_named(person, app.broker.approvers.bare_groups);
+            let named = || grant.is_named(person, app.broker.live().approvers.bare_groups);
             let asked = matches!(&grant.asked, Asked::Standing { requester, .. } if requester.may_be(person));
             if roles.contains(&Role::Admin) || asked || (roles.contains(&Role::Approver) && named()) {
                 Ok(())

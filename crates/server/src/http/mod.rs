@@ -298,10 +298,8 @@ async fn every_request(State(app): State<App>, mut request: Request, next: Next)
 }
 
 async fn answer(app: &App, request: Request, next: Next) -> Response {
-    // What tells how Cortex is goes on when everything else has to wait.
-    let watched = ["/healthz", "/readyz", "/metrics"].contains(&request.uri().path());
     let place = app.broker.admission.request();
-    if place.is_none() && !watched {
+    if place.is_none() && !always_answered(request.uri().path()) {
         metrics::counter!("cortex_admission_shed_total", "reason" => "overload").increment(1);
         return crowded(app);
     }
@@ -315,6 +313,12 @@ async fn answer(app: &App, request: Request, next: Next) -> Response {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this took too long; ask again").into_response()
         }
     }
+}
+
+/// Whether a request is answered when everything else has to wait: what tells how Cortex is, and its keys, which clouds
+/// read while a mint is under way.
+fn always_answered(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/metrics" | "/jwks") || path.starts_with("/.well-known/")
 }
 
 /// Too much is under way: nothing of the request is read.

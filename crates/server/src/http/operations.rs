@@ -78,7 +78,8 @@ pub(crate) async fn readiness(app: &App) -> Readiness {
     if let Some(fault) = broker.log.health().fault() {
         problems.push(format!("the log is at fault: {}", fault.kind()));
     }
-    let warnings = app.tls.as_ref().map_or_else(Vec::new, |tls| tls.warnings());
+    let mut warnings = broker.reloaded.warnings();
+    warnings.extend(app.tls.iter().flat_map(|tls| tls.warnings()));
     Readiness { ready: problems.is_empty(), problems, warnings, policies: catalogue.len() }
 }
 

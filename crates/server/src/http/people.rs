@@ -217,7 +217,7 @@ pub(crate) async fn change(
     caller.need(&[Role::Admin])?;
     let refused = |why: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why);
     let known = |issuer: &IssuerName| {
-        let status = app.broker.identity.status();
+        let status = app.broker.live().identity.status();
         status.iter().any(|known| known.issuer == *issuer && known.kind == Kind::Person)
     };
     let issuer = name.issuer.parse::<IssuerName>().ok().filter(known);

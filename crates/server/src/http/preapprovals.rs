@@ -75,7 +75,7 @@ pub(super) async fn make(
     let broker = &app.broker;
     let mut connection = broker.pool.acquire().await?;
     let stamp = broker.recorder.stamp();
-    let grant = grants::request(&mut connection, new, broker.grants.max_waiting, stamp).await?;
+    let grant = grants::request(&mut connection, new, broker.live().grants.max_waiting, stamp).await?;
     Ok((StatusCode::CREATED, Shown::from(grant)).into_response())
 }
 
@@ -85,7 +85,7 @@ fn new_grant(app: &App, caller: &Caller, preapproval: Preapproval) -> Result<New
     body::bounded("ticket", ticket.as_deref(), TICKET_MAX)?;
     let (dag_id, tasks) = (ident("dag_id", &dag_id)?, tasks_of(tasks)?);
     let broker = &app.broker;
-    let until = until_of(&until, broker.clock.now(), broker.grants.max_preapproval_s)?;
+    let until = until_of(&until, broker.clock.now(), broker.live().grants.max_preapproval_s)?;
     let catalogue = broker.library.catalogue();
     let none = || Problem::not_found("there is no such policy");
     let shelved = catalogue.policy(&policy.parse::<PolicyName>().map_err(|_| none())?).ok_or_else(none)?;
@@ -104,7 +104,7 @@ fn new_grant(app: &App, caller: &Caller, preapproval: Preapproval) -> Result<New
         until,
     });
     let canonical = serde_json_canonicalizer::to_vec(&request).map_err(|_| Problem::internal())?;
-    let wait = SignedDuration::from_secs(broker.grants.request_ttl_s);
+    let wait = SignedDuration::from_secs(broker.live().grants.request_ttl_s);
     let patience = broker.clock.now().saturating_add(wait).unwrap_or(Timestamp::MAX);
     Ok(NewGrant {
         request,

@@ -171,7 +171,7 @@ pub(crate) async fn begin(
     let means = Means {
         pool: app.broker.pool.clone(),
         catalogue: app.broker.library.catalogue(),
-        registry: app.broker.providers.clone(),
+        registry: app.broker.live().providers.clone(),
     };
     Ok(Replay::begin(means, Question { policies, since, now }, bounds).await?)
 }

@@ -102,7 +102,7 @@ pub(crate) async fn preview(app: &App, caller: &Caller, asked: Asked) -> Result<
     let now = app.broker.clock.now();
     let (selector, _) = selector(asked, now)?;
     let mut connection = app.broker.pool.acquire().await?;
-    Ok(revocations::preview(&mut connection, &selector, &app.broker.revokers, now).await?)
+    Ok(revocations::preview(&mut connection, &selector, &app.broker.live().revokers, now).await?)
 }
 
 /// Revokes, for the API and the console alike.

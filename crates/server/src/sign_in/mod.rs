@@ -184,7 +184,7 @@ impl SignIn {
 
     async fn verify(&self, broker: &Broker, token: &str, nonce: &str) -> Result<Person, SignInError> {
         let claims = SignInClaims { issuer: &self.issuer.name, client_id: self.provider.client_id(), nonce };
-        match broker.identity.verify_sign_in(token, &claims).await {
+        match broker.live().identity.verify_sign_in(token, &claims).await {
             Ok(verified) => match verified.principal() {
                 Principal::Person(person) => Ok(person.clone()),
                 Principal::Run(_) | Principal::Service(_) => Err(SignInError::Stale("kind")),
