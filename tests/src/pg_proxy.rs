@@ -161,13 +161,14 @@ fn socket(folder: &Path) -> PathBuf {
 
 async fn accept(listener: UnixListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
+        // Before the database is known to be there: a cut from here on is not missed.
+        let mut cut = shared.cut.subscribe();
         if shared.down.load(Ordering::SeqCst) {
             continue;
         }
         let upstream = shared.upstream.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Ok(server) = UnixStream::connect(upstream).await else { continue };
         let shared = Arc::clone(&shared);
-        let mut cut = shared.cut.subscribe();
         tokio::spawn(async move {
             let struck = Struck::default();
             tokio::select! {
