@@ -140,6 +140,7 @@ fn waiting(started: &Config, now: &Config) -> Vec<&'static str> {
         ("revocation", same(&started.revocation, &now.revocation)),
         ("notifications", same(&started.notifications, &now.notifications)),
         ("streams", same(&started.streams, &now.streams)),
+        ("telemetry", same(&started.telemetry, &now.telemetry)),
     ];
     sections.into_iter().filter(|(_, same)| !same).map(|(section, _)| section).collect()
 }

@@ -213,6 +213,60 @@ pub const METRICS: &[Metric] = &[
         &[],
         "How far this replica's clock is ahead of the database's; negative where it is behind.",
     ),
+    // What is let in.
+    gauge("cortex_admission_under_way", &[], "Exchanges that are under way."),
+    gauge("cortex_admission_waiting", &[], "Exchanges that wait for their turn."),
+    histogram("cortex_admission_wait_seconds", CALL, &[], "How long exchanges waited for their turn."),
+    counter(
+        "cortex_admission_shed_total",
+        &["reason"],
+        "Who was turned away: overload, limit_issuer, limit_dag, limit_run, limit_policy, limit_leases, provider_quota or provider_away.",
+    ),
+    counter(
+        "cortex_provider_turned_away_total",
+        &["provider", "reason"],
+        "Mints and calls that found the door of their cloud account shut: provider_quota or provider_away.",
+    ),
+    gauge(
+        "cortex_provider_breaker_state",
+        &["provider", "account"],
+        "A cloud account's circuit breaker: 0 closed, 1 half open, 2 open.",
+    ),
+    // Connections.
+    gauge("cortex_connections", &[], "Connections that are open."),
+    counter(
+        "cortex_connections_refused_total",
+        &["reason"],
+        "Connections that were closed at once: peer (one address held too many) or accept.",
+    ),
+    counter(
+        "cortex_connections_ended_total",
+        &["reason"],
+        "Connections that took too long: slow_head, slow_read, stalled, or merely idle.",
+    ),
+    counter(
+        "cortex_tls_handshakes_failed_total",
+        &["reason"],
+        "TLS handshakes that failed: refused or slow.",
+    ),
+    counter("cortex_tls_reloads_total", &["outcome"], "New TLS files: taken or refused."),
+    gauge("cortex_tls_files_refused", &[], "1 while the TLS files cannot be used and older ones are in use."),
+    gauge(
+        "cortex_tls_certificate_ends_timestamp_seconds",
+        &[],
+        "When the TLS certificate in use ends, in Unix time.",
+    ),
+    // The configuration.
+    counter(
+        "cortex_config_reloads_total",
+        &["outcome"],
+        "Configurations that were read again: taken or refused.",
+    ),
+    gauge(
+        "cortex_config_refused",
+        &[],
+        "1 while the configuration that was read last cannot be taken over and an older one is in force.",
+    ),
     // The process.
     gauge("cortex_build_info", &["version"], "1; the label says which version this is."),
     gauge("process_start_time_seconds", &[], "When the process started, in Unix time."),

@@ -9,7 +9,7 @@ use crate::store::measures::{self, Waiting};
 
 /// Measures what is in memory.
 pub(crate) fn at_scrape(broker: &Broker) {
-    for status in broker.identity.status() {
+    for status in broker.live().identity.status() {
         let labels = [("issuer", status.issuer.to_string())];
         metrics::gauge!("cortex_jwks_keys", &labels).set(number(status.keys.keys));
         if let Some(age) = status.keys.age {
