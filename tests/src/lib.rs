@@ -8,6 +8,7 @@ pub mod attack;
 pub mod cluster;
 pub mod counterparts;
 pub mod forge;
+pub mod objects;
 pub mod pg_proxy;
 pub mod pki;
 pub mod promises;

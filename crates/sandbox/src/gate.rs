@@ -125,7 +125,7 @@ impl Call {
 pub(crate) struct Operation {
     /// Its name, by which faults find it.
     pub(crate) name: String,
-    /// Whether it makes a credential, or changes who may use one.
+    /// Whether it makes a credential, or changes who may use one or what is stored.
     pub(crate) mints: bool,
 }
 

@@ -26,7 +26,7 @@ use crate::library::Library;
 use crate::live::{self, Live, Origin, Reloaded};
 use crate::log::chain::Chains;
 use crate::log::sequencer::{RoundError, Sequencer};
-use crate::log::{self, Health, LogKeyError, Witnesses};
+use crate::log::{self, Health, LogKeyError, ObjectError, Witnesses};
 use crate::noise::Noise;
 use crate::notify::{Endpoints, Notifier};
 use crate::random::Random;
@@ -59,6 +59,9 @@ pub enum StartError {
     /// The log.
     #[error(transparent)]
     Log(#[from] RoundError),
+    /// The log's anchor.
+    #[error("log.anchor_url: {0}")]
+    Anchor(#[from] ObjectError),
     /// The issuers.
     #[error(transparent)]
     Identity(#[from] SetupError),
@@ -163,7 +166,7 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
     let Environment { clock, random } = environment;
     let notifier = Notifier::new(stamp.endpoints.clone(), issuer_url.to_owned())?;
     let health = Health::default();
-    let sequencer = Sequencer::new(&config.log, stamp.clone(), health.clone());
+    let sequencer = Sequencer::new(&config.log, stamp.clone(), health.clone())?;
     // What the database says is compared with the anchor before anything is signed.
     match sequencer.round(&pool).await {
         Ok(()) | Err(RoundError::Fault(_)) => {}

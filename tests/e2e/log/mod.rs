@@ -1,5 +1,6 @@
 //! The issuance log: complete, and verifiable by whoever has its key.
 
+mod anchor;
 mod faults;
 mod nemesis;
 mod outside;

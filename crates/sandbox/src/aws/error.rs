@@ -38,6 +38,12 @@ impl AwsError {
         Self::new(code, StatusCode::CONFLICT, message)
     }
 
+    /// What S3 says where the condition of a request does not hold.
+    pub(crate) fn precondition() -> Self {
+        let message = "At least one of the pre-conditions you specified did not hold";
+        Self::new("PreconditionFailed", StatusCode::PRECONDITION_FAILED, message)
+    }
+
     /// What S3 says when it is called too often.
     pub(crate) fn slow_down() -> Self {
         Self::new("SlowDown", StatusCode::SERVICE_UNAVAILABLE, "Please reduce your request rate.")

@@ -154,7 +154,8 @@ impl Service for Aws {
                 name.starts_with("AssumeRole") || matches!(&*name, "PutRolePolicy" | "DeleteRolePolicy");
             return Operation { name, mints };
         }
-        Operation { name: s3::operation_name(call).to_owned(), mints: false }
+        let name = s3::operation_name(call);
+        Operation { name: name.to_owned(), mints: s3::changes(name) }
     }
 
     async fn answer(&self, call: &Call, twist: Option<Twist>) -> Answer {

@@ -60,8 +60,16 @@ impl Buckets {
         self.buckets.get_mut(name).ok_or_else(missing)
     }
 
-    fn put(&mut self, bucket: &str, key: String, object: Object) -> Result<(), AwsError> {
-        let freed = self.bucket(bucket)?.get(&key).map_or(0, |object| object.body.len());
+    fn put(
+        &mut self,
+        bucket: &str,
+        key: String,
+        object: Object,
+        condition: &Condition,
+    ) -> Result<(), AwsError> {
+        let there = self.bucket(bucket)?.get(&key);
+        condition.check(there)?;
+        let freed = there.map_or(0, |object| object.body.len());
         let stored = self.stored - freed + object.body.len();
         if stored > MAX_STORED {
             return Err(AwsError::bad("EntityTooLarge", "The sandbox holds 64 MiB."));
@@ -78,12 +86,50 @@ impl Buckets {
     }
 }
 
+/// What has to be there for an object to be written (RFC 9110, section 13): compare and set.
+#[derive(Debug)]
+enum Condition {
+    Any,
+    /// `If-None-Match: *`
+    Nothing,
+    /// `If-Match` with an entity tag.
+    Exactly(String),
+}
+
+impl Condition {
+    fn read(call: &Call) -> Result<Self, AwsError> {
+        match (call.header("if-match"), call.header("if-none-match")) {
+            (None, None) => Ok(Self::Any),
+            (None, Some("*")) => Ok(Self::Nothing),
+            (Some(etag), None) if etag != "*" => Ok(Self::Exactly(etag.trim_matches('"').to_owned())),
+            _ => Err(AwsError::not_in_sandbox("this condition")),
+        }
+    }
+
+    fn check(&self, there: Option<&Object>) -> Result<(), AwsError> {
+        let holds = match (self, there) {
+            (Self::Any, _) | (Self::Nothing, None) => true,
+            (Self::Nothing, Some(_)) => false,
+            (Self::Exactly(etag), Some(object)) => object.etag.trim_matches('"') == etag,
+            (Self::Exactly(_), None) => {
+                return Err(AwsError::missing("NoSuchKey", "The specified key does not exist."));
+            }
+        };
+        if holds { Ok(()) } else { Err(AwsError::precondition()) }
+    }
+}
+
 /// The bucket and the key of a path; the key is empty for the bucket itself.
 fn place(path: &str) -> (String, String) {
     let (bucket, key) =
         path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
     let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
     (decode(bucket), decode(key))
+}
+
+/// Whether the operation changes what is stored.
+pub(super) fn changes(operation: &str) -> bool {
+    matches!(operation, "PutObject" | "DeleteObject")
 }
 
 /// The operation's name, as faults and policies know it.
@@ -148,7 +194,7 @@ impl Aws {
             body,
         };
         let etag = object.etag.clone();
-        self.state().buckets.put(bucket, key, object)?;
+        self.state().buckets.put(bucket, key, object, &Condition::read(call)?)?;
         Ok((StatusCode::OK, [("etag", etag)]).into_response())
     }
 
@@ -213,8 +259,9 @@ fn refuse_what_is_missing(call: &Call) -> Result<(), AwsError> {
     if let Some((name, _)) = params.find(|(name, _)| !KNOWN_PARAMS.contains(&name.as_ref())) {
         return Err(AwsError::not_in_sandbox(&format!("the parameter {name}")));
     }
-    for name in ["range", "if-match", "if-none-match", "if-modified-since", "x-amz-copy-source"] {
-        if call.headers.contains_key(name) {
+    let conditions: &[&str] = if call.method == Method::PUT { &[] } else { &["if-match", "if-none-match"] };
+    for name in conditions.iter().chain(&["range", "if-modified-since", "x-amz-copy-source"]) {
+        if call.headers.contains_key(*name) {
             return Err(AwsError::not_in_sandbox(&format!("the header {name}")));
         }
     }

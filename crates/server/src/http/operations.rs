@@ -80,6 +80,10 @@ pub(crate) async fn readiness(app: &App) -> Readiness {
     }
     let mut warnings = broker.reloaded.warnings();
     warnings.extend(app.tls.iter().flat_map(|tls| tls.warnings()));
+    // Why it cannot names a place: that is for the log of the process.
+    if broker.log.health().anchor_away().is_some() {
+        warnings.push("the log's anchor cannot be read or written: nothing new is signed".to_owned());
+    }
     Readiness { ready: problems.is_empty(), problems, warnings, policies: catalogue.len() }
 }
 

@@ -86,6 +86,8 @@ pub struct Health {
     log: Arc<ArcSwapOption<Fault>>,
     /// Does not go away while the process runs.
     own: Arc<ArcSwapOption<Fault>>,
+    /// Why the anchor cannot be read or written.
+    anchor: Arc<ArcSwapOption<String>>,
 }
 
 impl Health {
@@ -103,6 +105,17 @@ impl Health {
             tracing::error!(%fault, "the log is at fault; no credential leaves");
         }
         self.log.store(fault.map(Arc::new));
+    }
+
+    /// Why the anchor cannot be read or written, if it cannot: until it can, nothing new is signed.
+    pub fn anchor_away(&self) -> Option<Arc<String>> {
+        self.anchor.load_full()
+    }
+
+    /// How the anchor was found, each time.
+    pub(super) fn anchored(&self, away: Option<String>) {
+        metrics::gauge!("cortex_log_anchor_away").set(if away.is_some() { 1.0 } else { 0.0 });
+        self.anchor.store(away.map(Arc::new));
     }
 
     /// What this process's own writer found out.

@@ -5,6 +5,7 @@ mod anchor;
 pub mod chain;
 mod export;
 mod fault;
+mod objects;
 mod recovery;
 pub mod sequencer;
 mod shard;
@@ -18,14 +19,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
-pub use anchor::Anchor;
+pub use anchor::{Anchor, AnchorError};
 pub use export::{ExportError, export};
 pub use fault::{Fault, Health};
+pub use objects::{ObjectError, ObjectStoreConfig, Place};
 pub use recovery::{RecoverError, recover};
 pub use shard::Recovered;
 pub(crate) use witness::EVERY as WITNESSED_EVERY;
 pub use witness::{WitnessConfig, Witnesses};
 
+use self::objects::Address;
 use crate::key_file;
 use crate::random::Random;
 use crate::store::{self, StoreError};
@@ -47,8 +50,13 @@ pub struct LogConfig {
     /// The file in which this replica keeps, outside the database, the newest state of the log that it has seen. What the
     /// database says has to continue it. Default `cortex-log.anchor`.
     pub anchor_file: PathBuf,
+    /// The place of an anchor that all replicas share, instead of `anchor_file`: `s3://bucket/prefix` or
+    /// `gs://bucket/prefix`, where it is replaced by compare-and-set, or `file:///path`. Default none.
+    pub anchor_url: Option<String>,
     /// How often new records are integrated, in milliseconds. Default 250, 50 to 1,000.
     pub interval_ms: u64,
+    /// How the object stores are reached that hold the anchor and archives.
+    pub object_store: ObjectStoreConfig,
     /// Others who remember how far the log had come, and cosign its checkpoints. Default none.
     pub witnesses: Vec<WitnessConfig>,
 }
@@ -59,7 +67,9 @@ impl Default for LogConfig {
             origin: None,
             key_file: "cortex-log.key".into(),
             anchor_file: "cortex-log.anchor".into(),
+            anchor_url: None,
             interval_ms: 250,
+            object_store: ObjectStoreConfig::default(),
             witnesses: Vec::new(),
         }
     }
@@ -87,6 +97,20 @@ impl LogConfig {
         if !(50..=1_000).contains(&self.interval_ms) {
             faults.push(format!("log.interval_ms is {}: write 50 to 1,000", self.interval_ms));
         }
+        if let Some(url) = &self.anchor_url
+            && let Err(error) = Address::parse(url)
+        {
+            faults.push(format!("log.anchor_url: {error}"));
+        }
+        let in_google = self.anchor_url.as_ref().is_some_and(|url| url.starts_with("gs://"));
+        if in_google && self.interval_ms < 1_000 {
+            faults.push(format!(
+                "log.interval_ms is {}: Cloud Storage takes one write of an object in a second, so write 1,000 with \
+                 log.anchor_url at gs://",
+                self.interval_ms
+            ));
+        }
+        faults.extend(self.object_store.faults());
         faults.extend(self.witnesses.iter().flat_map(WitnessConfig::faults));
         faults
     }

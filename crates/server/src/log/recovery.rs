@@ -4,7 +4,7 @@ use cortex_log::opening::Head;
 use sqlx::{Connection as _, PgPool};
 
 use super::shard::{self, Opening, Recovered};
-use super::{Anchor, LogConfig};
+use super::{Anchor, AnchorError, LogConfig, ObjectError};
 use crate::store::log::read::Shard;
 use crate::store::log::{corrupt, read, sequence};
 use crate::store::{Stamp, StoreError};
@@ -16,17 +16,25 @@ pub enum RecoverError {
     #[error("the database has everything that the anchor says was published: there is nothing to recover")]
     NothingLost,
     /// There is no log to go on with.
-    #[error("the database has no log: point `log.anchor_file` at a file that is not there to begin one")]
+    #[error(
+        "the database has no log: point `log.anchor_file` or `log.anchor_url` at one that is not there to begin one"
+    )]
     NoLog,
     /// The anchor.
     #[error("the log's anchor: {0}")]
-    Anchor(#[from] std::io::Error),
+    Anchor(#[from] AnchorError),
     /// A replica runs.
     #[error("a replica is at work on the log: stop every replica first")]
     Busy,
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<ObjectError> for RecoverError {
+    fn from(error: ObjectError) -> Self {
+        Self::Anchor(error.into())
+    }
 }
 
 impl From<sqlx::Error> for RecoverError {
@@ -45,8 +53,8 @@ pub async fn recover(
     by: [String; 2],
     reason: String,
 ) -> Result<(Recovered, Shard), RecoverError> {
-    let anchor = Anchor::new(&config.anchor_file);
-    let anchored = anchor.read()?.ok_or(RecoverError::NothingLost)?;
+    let anchor = Anchor::open(config)?;
+    let anchored = anchor.read().await?.ok_or(RecoverError::NothingLost)?;
     let mut connection = pool.acquire().await?;
     if read::newest(&mut *connection).await?.is_none() {
         return Err(RecoverError::NoLog);
@@ -65,7 +73,7 @@ pub async fn recover(
     for shard in [&old, &next] {
         let signer = stamp.chains.log().named(&shard.origin).map_err(corrupt)?;
         let checkpoint = shard.state().sign(&signer).map_err(corrupt)?;
-        if shard.origin == next.origin && !anchor.replace(Some(&anchored), &shard.state())? {
+        if shard.origin == next.origin && !anchor.replace(Some(&anchored), &shard.state()).await? {
             return Err(RecoverError::Busy);
         }
         sequence::publish_last(pool, shard.number, &checkpoint).await?;

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::shard::{self, year};
-use super::{Anchor, Fault, Health, LogConfig};
+use super::{Anchor, AnchorError, Fault, Health, LogConfig, ObjectError};
 use crate::log::chain::Chains;
 use crate::store::log::corrupt;
 use crate::store::log::read::{self, Shard};
@@ -32,7 +32,7 @@ pub enum RoundError {
     Fault(#[from] Fault),
     /// The anchor cannot be read or written.
     #[error("the log's anchor: {0}")]
-    Anchor(#[from] std::io::Error),
+    Anchor(#[from] AnchorError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -63,8 +63,8 @@ struct Known {
 
 impl Sequencer {
     /// One that works for whoever writes by `stamp`, and tells `health`.
-    pub fn new(config: &LogConfig, stamp: Stamp, health: Health) -> Self {
-        Self { anchor: Anchor::new(&config.anchor_file), health, stamp, known: Mutex::default() }
+    pub fn new(config: &LogConfig, stamp: Stamp, health: Health) -> Result<Self, ObjectError> {
+        Ok(Self { anchor: Anchor::open(config)?, health, stamp, known: Mutex::default() })
     }
 
     /// Whether something is wrong with the log.
@@ -91,13 +91,17 @@ impl Sequencer {
         let outcome = match &done {
             Ok(()) => {
                 self.health.found(None);
+                self.health.anchored(None);
                 "done"
             }
             Err(RoundError::Fault(fault)) => {
                 self.health.found(Some(fault.clone()));
                 "fault"
             }
-            Err(RoundError::Anchor(_)) => "anchor",
+            Err(RoundError::Anchor(error)) => {
+                self.health.anchored(Some(error.to_string()));
+                "anchor"
+            }
             Err(RoundError::Store(_)) => "database",
         };
         metrics::counter!("cortex_log_rounds_total", "outcome" => outcome).increment(1);
@@ -108,14 +112,16 @@ impl Sequencer {
     }
 
     async fn integrate(&self, pool: &PgPool, known: &mut Known) -> Result<(), RoundError> {
+        // Before the database, which is always ahead of it; and before the lock, which nobody holds while a store far away
+        // takes its time.
+        let anchored = self.anchor.read().await?;
         let mut connection = pool.acquire().await?;
         let mut tx = connection.begin().await?;
         let Some(shard) = sequence::lock(&mut tx).await? else {
             tx.rollback().await?;
             drop(connection);
-            return self.follow(pool, known).await;
+            return self.follow(pool, known, anchored).await;
         };
-        let anchored = self.anchor.read()?;
         self.compare(&mut tx, known, &shard, anchored).await?;
         let now = self.stamp.clock.now();
         if year(now) > shard::year_of(&shard.name) && shard.published == shard.size {
@@ -168,7 +174,7 @@ impl Sequencer {
     async fn publish(&self, pool: &PgPool, known: &mut Known, shard: &Shard) -> Result<(), RoundError> {
         let state = shard.state();
         // Another replica was quicker: what it has anchored is looked at before anything is signed.
-        if !self.anchor.replace(known.anchored.as_ref(), &state)? {
+        if !self.anchor.replace(known.anchored.as_ref(), &state).await? {
             return Ok(());
         }
         known.anchored = Some(state.clone());
@@ -181,10 +187,13 @@ impl Sequencer {
     }
 
     /// While another replica integrates, this one sees to it that what was published continues what it has seen.
-    async fn follow(&self, pool: &PgPool, known: &mut Known) -> Result<(), RoundError> {
+    async fn follow(
+        &self,
+        pool: &PgPool,
+        known: &mut Known,
+        anchored: Option<Checkpoint>,
+    ) -> Result<(), RoundError> {
         let mut connection = pool.acquire().await?;
-        // Before the database, which is always ahead of it.
-        let anchored = self.anchor.read()?;
         let Some(shard) = read::newest(&mut *connection).await? else {
             let mut tx = connection.begin().await?;
             sequence::lock_opening(&mut tx).await?;
@@ -204,7 +213,8 @@ impl Sequencer {
             .anchored
             .as_ref()
             .is_none_or(|seen| seen.origin != published.origin || seen.size < published.size);
-        if newer && self.anchor.replace(known.anchored.as_ref(), &published)? {
+        drop(connection);
+        if newer && self.anchor.replace(known.anchored.as_ref(), &published).await? {
             known.anchored = Some(published);
         }
         Ok(())

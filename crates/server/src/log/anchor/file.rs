@@ -1,4 +1,4 @@
-//! What the log was, kept where the database's administrator cannot change it.
+//! An anchor in a file: of one replica, or of all that share it.
 
 use std::fs::{File, TryLockError};
 use std::io::Write as _;
@@ -6,21 +6,18 @@ use std::path::{Path, PathBuf};
 
 use cortex_log::checkpoint::Checkpoint;
 
-/// A file that holds the newest state of the log that this replica has seen. It is only ever replaced by one that
-/// continues it.
+/// The file.
 #[derive(Debug)]
-pub struct Anchor {
+pub(super) struct FileAnchor {
     path: PathBuf,
 }
 
-impl Anchor {
-    /// The anchor in this file, which need not be there yet.
-    pub fn new(path: &Path) -> Self {
+impl FileAnchor {
+    pub(super) fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
-    /// What it holds.
-    pub fn read(&self) -> std::io::Result<Option<Checkpoint>> {
+    pub(super) fn read(&self) -> std::io::Result<Option<Checkpoint>> {
         match std::fs::read_to_string(&self.path) {
             Ok(text) => Checkpoint::parse(&text).map(Some).map_err(|e| self.wrong(&e.to_string())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -28,9 +25,8 @@ impl Anchor {
         }
     }
 
-    /// Replaces what it holds, if that is still `seen`; answers whether it was. Whoever was not the one has to look again.
-    /// Durable when this returns.
-    pub fn replace(&self, seen: Option<&Checkpoint>, next: &Checkpoint) -> std::io::Result<bool> {
+    /// By a lock beside it, and a file that takes its place.
+    pub(super) fn replace(&self, seen: Option<&Checkpoint>, next: &Checkpoint) -> std::io::Result<bool> {
         let lock = File::create(self.beside("lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
