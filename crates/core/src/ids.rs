@@ -70,6 +70,8 @@ uuid_id! {
     FreezeId;
     /// One revocation, of one issuance or of many.
     RevocationId;
+    /// One legal hold: records that nothing drops.
+    HoldId;
     /// One person's session at the console. It is not what the browser shows: that is a secret.
     SessionId;
 }

@@ -23,7 +23,7 @@ pub use credential::{Body, Lease, Minted, Secret};
 pub use decision::{Clause, Decision, Reason};
 pub use freeze::{Freeze, Holder, Scope};
 pub use ids::{
-    DecisionId, Digest, FreezeId, GrantId, IssuanceId, IssuerName, NotificationId, PolicyName, RecordId,
-    RevocationId, SessionId,
+    DecisionId, Digest, FreezeId, GrantId, HoldId, IssuanceId, IssuerName, NotificationId, PolicyName,
+    RecordId, RevocationId, SessionId,
 };
 pub use principal::{Attestation, ClaimedRun, Person, Principal, Run, Service, SignIn};

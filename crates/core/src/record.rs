@@ -2,6 +2,7 @@
 //!
 //! An entry is loggable by construction: none of its types can hold a secret.
 
+mod archive;
 mod target;
 mod what;
 
@@ -14,6 +15,7 @@ use crate::decision::Reason;
 use crate::ids::{DecisionId, Digest, GrantId, IssuanceId, IssuerName, PolicyName, RecordId};
 use crate::principal::{ClaimedRun, Principal};
 
+pub use archive::{Archived, Dropped, Extent};
 pub use target::target;
 pub use what::What;
 

@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
     log: Source,
     #[command(flatten)]
     trust: Trust,
+    /// A folder with an archive of this log: old records that are no longer in the log itself are read there.
+    #[arg(long, value_name = "FOLDER")]
+    archive: Option<PathBuf>,
     /// A file with a checkpoint of this log that you kept: the log must have grown out of it. Repeatable.
     #[arg(long, value_name = "CHECKPOINT")]
     older: Vec<PathBuf>,
@@ -72,7 +75,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Unchecked> {
 }
 
 fn verify(arguments: &Arguments) -> Result<Outcome, Stop> {
-    let Arguments { log, trust, older, from } = arguments;
+    let Arguments { log, trust, archive, older, from } = arguments;
+    let log = &log.clone().with_archive(archive.as_deref());
     let shards = shards(log, &trust.key, from.as_deref())?;
     let verified = from.is_some().then_some(shards.as_slice());
     let older =
@@ -86,7 +90,7 @@ fn verify(arguments: &Arguments) -> Result<Outcome, Stop> {
     for shard in &shards {
         audit(log, shard, &mut auditor, &mut progress)?;
     }
-    let Summary { leaves, chains, follows, recoveries } = auditor.finish()?;
+    let Summary { leaves, chains, follows, recoveries, .. } = auditor.finish()?;
     let recoveries =
         recoveries.into_iter().map(|Recovery { origin, record }| Recovered { origin, record }).collect();
     let follows = follows.map(|head| format!("{} of size {}, root {}", head.origin, head.size, head.root));

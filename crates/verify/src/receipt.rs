@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     log: Source,
     #[command(flatten)]
     trust: Trust,
+    /// A folder with an archive of the log: old records that are no longer in the log itself are read there.
+    #[arg(long, value_name = "FOLDER")]
+    archive: Option<PathBuf>,
 }
 
 /// What was found of a receipt's leaf and chain in a log.
@@ -42,7 +45,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Unchecked> {
 }
 
 fn verify(arguments: &Arguments) -> Result<Outcome, Stop> {
-    let Arguments { receipt: path, log, trust } = arguments;
+    let Arguments { receipt: path, log, trust, archive } = arguments;
+    let log = &log.clone().with_archive(archive.as_deref());
     let receipt: Receipt =
         serde_json::from_slice(&read(path, MAX_RECEIPT_BYTES)?).map_err(|error| unusable(path, &error))?;
     let seal = Seal::parse(&receipt.seal).map_err(|error| unusable(path, &error))?;

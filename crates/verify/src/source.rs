@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,7 +22,14 @@ const MAX_TEXT_BYTES: usize = 64 * 1024;
 
 /// A published log.
 #[derive(Clone)]
-pub(crate) enum Source {
+pub(crate) struct Source {
+    place: Place,
+    /// A folder with an archive: old leaves that the log itself has no longer.
+    archive: Option<PathBuf>,
+}
+
+#[derive(Clone)]
+enum Place {
     /// A folder with the log's files.
     Folder(PathBuf),
     /// A server with the same files below an address.
@@ -41,11 +48,14 @@ impl FromStr for Source {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.starts_with("https://") || text.starts_with("http://") {
-            return Ok(Self::Web(agent(), text.trim_end_matches('/').to_owned()));
-        }
-        let folder = PathBuf::from(text);
-        if folder.is_dir() { Ok(Self::Folder(folder)) } else { Err("no folder, and no http address".into()) }
+        let place = if text.starts_with("https://") || text.starts_with("http://") {
+            Place::Web(agent(), text.trim_end_matches('/').to_owned())
+        } else if Path::new(text).is_dir() {
+            Place::Folder(text.into())
+        } else {
+            return Err("no folder, and no http address".into());
+        };
+        Ok(Self { place, archive: None })
     }
 }
 
@@ -64,14 +74,19 @@ fn agent() -> ureq::Agent {
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Folder(folder) => folder.display().fmt(f),
-            Self::Web(_, base) => f.write_str(base),
+        match &self.place {
+            Place::Folder(folder) => folder.display().fmt(f),
+            Place::Web(_, base) => f.write_str(base),
         }
     }
 }
 
 impl Source {
+    /// The same, with old leaves from an archive.
+    pub(crate) fn with_archive(self, archive: Option<&Path>) -> Self {
+        Self { archive: archive.map(Path::to_owned), ..self }
+    }
+
     /// A text file; nothing if it is not there.
     pub(crate) fn text(&self, path: &str) -> Result<Option<String>, SourceError> {
         let bytes = self.get(path, MAX_TEXT_BYTES)?;
@@ -101,6 +116,12 @@ impl Source {
             }
             TilePath::Entries { index, .. } => (TilePath::Entries { index, width: FULL }, MAX_BUNDLE_BYTES),
         };
+        if let (TilePath::Entries { .. }, Some(archive)) = (path, &self.archive) {
+            let name = format!("{shard}/{path}");
+            if let Some(bytes) = self.read_file(archive, &name, limit)? {
+                return Ok(Some(bytes));
+            }
+        }
         match self.get(&format!("{shard}/{path}"), limit)? {
             None if whole != path => self.get(&format!("{shard}/{whole}"), limit),
             found => Ok(found),
@@ -108,13 +129,9 @@ impl Source {
     }
 
     fn get(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, SourceError> {
-        match self {
-            Self::Folder(folder) => match File::open(folder.join(path)) {
-                Ok(file) => self.whole(path, file, limit).map(Some),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(self.error(path, &error)),
-            },
-            Self::Web(agent, base) => {
+        match &self.place {
+            Place::Folder(folder) => self.read_file(folder, path, limit),
+            Place::Web(agent, base) => {
                 let mut request = agent.get(format!("{base}/{path}"));
                 if let Ok(token) = std::env::var(TOKEN) {
                     request = request.header("authorization", format!("Bearer {}", token.trim()));
@@ -123,6 +140,10 @@ impl Source {
                 match answer.status().as_u16() {
                     200 => self.whole(path, answer.into_body().into_reader(), limit).map(Some),
                     404 => Ok(None),
+                    410 => {
+                        let why = "it is in an archive, and no longer in the log: name a copy of that with --archive";
+                        Err(self.error(path, &why))
+                    }
                     401 | 403 => {
                         let why = format!("the server wants the token of an auditor: set {TOKEN}");
                         Err(self.error(path, &why))
@@ -130,6 +151,14 @@ impl Source {
                     other => Err(self.error(path, &format!("the server answered with status {other}"))),
                 }
             }
+        }
+    }
+
+    fn read_file(&self, folder: &Path, path: &str, limit: usize) -> Result<Option<Vec<u8>>, SourceError> {
+        match File::open(folder.join(path)) {
+            Ok(file) => self.whole(path, file, limit).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.error(path, &error)),
         }
     }
 

@@ -116,6 +116,28 @@ fn tile_file(root: &Path, index: u64) -> PathBuf {
 }
 
 #[test]
+fn old_leaves_are_read_from_an_archive() {
+    let (log, folder) = published();
+    let archive = tempfile::tempdir().unwrap();
+    let moved = ["2026/tile/entries/000", "2026/tile/entries/001"];
+    fs::create_dir_all(archive.path().join("2026/tile/entries")).unwrap();
+    for path in moved {
+        fs::rename(folder.path().join(path), archive.path().join(path)).unwrap();
+    }
+    let (code, answer) = verify(&log, text(folder.path()), &[]);
+    assert_eq!((code, &answer["index"]), (1, &json!(0)), "{answer}");
+    let (code, answer) = verify(&log, text(folder.path()), &["--archive", text(archive.path())]);
+    assert_eq!((code, &answer["leaves"]), (0, &json!(608)), "{answer}");
+    // An archive that somebody has changed proves nothing.
+    let path = archive.path().join(moved[1]);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let (code, answer) = verify(&log, text(folder.path()), &["--archive", text(archive.path())]);
+    assert_eq!((code, &answer["index"]), (1, &json!(256)), "{answer}");
+}
+
+#[test]
 fn missing_and_damaged_files_are_faults_with_their_place() {
     type Change = fn(&Path);
     let cases: [(&str, Change, u64); 5] = [

@@ -1,6 +1,7 @@
 //! The issuance log: complete, and verifiable by whoever has its key.
 
 mod anchor;
+mod archive;
 mod faults;
 mod nemesis;
 mod outside;

@@ -2,6 +2,9 @@
 
 use proptest::prelude::*;
 
+use cortex_log::Hash;
+use cortex_log::opening::Head;
+
 use super::*;
 use crate::freeze::Scope;
 use crate::revocation::Selector;
@@ -98,6 +101,27 @@ fn examples() -> Vec<What> {
             until: Some(at),
         },
         What::FreezeLifted { freeze_id: uuid(6).into(), scope: scope.clone(), by: by() },
+        What::HoldSet {
+            hold_id: uuid(11).into(),
+            scope: scope.clone(),
+            from: None,
+            until: Some(at),
+            reason: "why".into(),
+            by: by(),
+        },
+        What::HoldLifted { hold_id: uuid(11).into(), scope: scope.clone(), by: by() },
+        What::Archived(Archived {
+            place: "s3://acme-log/prod".into(),
+            before: at,
+            trees: vec![Head { origin: "acme/log/2026".into(), size: 3, root: Hash::ZERO }],
+            by: by(),
+        }),
+        What::Dropped(Dropped {
+            archive: "s3://acme-log/prod".into(),
+            before: at,
+            trees: vec![Extent { origin: "acme/log/2026".into(), size: 3 }],
+            by: by(),
+        }),
         What::RevocationRequested {
             revocation_id: uuid(7).into(),
             selector: Selector::Within { scope, since: Some(at) },

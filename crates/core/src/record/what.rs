@@ -5,11 +5,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Change, Denial, GrantEnd, KeyChange, Opening, Outcome, PersonChange, SessionEnd, Settled};
+use super::{
+    Archived, Change, Denial, Dropped, GrantEnd, KeyChange, Opening, Outcome, PersonChange, SessionEnd,
+    Settled,
+};
 use crate::credential::Lease;
 use crate::freeze::Scope;
 use crate::ids::{
-    Digest, FreezeId, GrantId, IssuanceId, NotificationId, PolicyName, RecordId, RevocationId, SessionId,
+    Digest, FreezeId, GrantId, HoldId, IssuanceId, NotificationId, PolicyName, RecordId, RevocationId,
+    SessionId,
 };
 use crate::principal::Principal;
 use crate::revocation::Selector;
@@ -286,6 +290,40 @@ pub enum What {
     /// A new tree begins: with a year, or after a recovery.
     #[serde(rename = "log.shard_opened")]
     ShardOpened(Box<ShardOpened>),
+    /// Records are held: nothing drops them from the database until the hold is lifted.
+    #[serde(rename = "log.hold_set")]
+    HoldSet {
+        /// The hold.
+        hold_id: HoldId,
+        /// Whose records.
+        scope: Scope,
+        /// Of what happened from then on; none: from the beginning.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        from: Option<Timestamp>,
+        /// Of what happened before then; none: whenever.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        until: Option<Timestamp>,
+        /// Why, in the words of whoever set it.
+        reason: String,
+        /// Who set it, as a principal.
+        by: String,
+    },
+    /// A hold was lifted.
+    #[serde(rename = "log.hold_lifted")]
+    HoldLifted {
+        /// The hold.
+        hold_id: HoldId,
+        /// Whose records it held.
+        scope: Scope,
+        /// Who lifted it, as a principal.
+        by: String,
+    },
+    /// The log's beginning was archived.
+    #[serde(rename = "log.archived")]
+    Archived(Archived),
+    /// Archived records are dropped from the database.
+    #[serde(rename = "log.dropped")]
+    Dropped(Dropped),
 }
 
 impl What {
@@ -322,6 +360,10 @@ impl What {
         "key.retired",
         "log.chain_opened",
         "log.shard_opened",
+        "log.hold_set",
+        "log.hold_lifted",
+        "log.archived",
+        "log.dropped",
     ];
 
     /// The kind's name, as stored.
@@ -358,6 +400,10 @@ impl What {
             Self::KeyRetired(_) => "key.retired",
             Self::ChainOpened(_) => "log.chain_opened",
             Self::ShardOpened(_) => "log.shard_opened",
+            Self::HoldSet { .. } => "log.hold_set",
+            Self::HoldLifted { .. } => "log.hold_lifted",
+            Self::Archived(_) => "log.archived",
+            Self::Dropped(_) => "log.dropped",
         }
     }
 }

@@ -41,6 +41,9 @@ pub struct Auditor {
     recoveries: Vec<Recovery>,
     head: Option<Checkpoint>,
     leaves: u64,
+    skipped: u64,
+    /// Chains may have ended among leaves that were skipped: one that is not known may stand as a shard says.
+    forgot: bool,
 }
 
 /// Verifies one shard. It must be ended: what was only fed is not verified.
@@ -62,6 +65,8 @@ struct End {
 pub struct Summary {
     /// How many leaves, in all shards.
     pub leaves: u64,
+    /// How many more were taken by their hashes alone ([`ShardAudit::skip`]).
+    pub skipped: u64,
     /// How many chains wrote them.
     pub chains: usize,
     /// The head that the first shard continues, if it was not the log's first; what is before it was not verified.
@@ -93,6 +98,8 @@ impl Auditor {
             recoveries: Vec::new(),
             head: None,
             leaves: 0,
+            skipped: 0,
+            forgot: false,
         }
     }
 
@@ -169,7 +176,10 @@ impl Auditor {
                 let stands = chain.carry(&key, standing.batch, standing.digest);
                 return if stands { Ok(()) } else { Err(What::Standing(uuid)) };
             }
-            None if self.head.is_some() && (standing.batch, standing.digest) != (0, Hash::ZERO) => {
+            None if self.head.is_some()
+                && !self.forgot
+                && (standing.batch, standing.digest) != (0, Hash::ZERO) =>
+            {
                 return Err(What::Standing(uuid));
             }
             None => self.add(uuid, Chain::after(key, standing.batch, standing.digest))?,
@@ -247,8 +257,8 @@ impl Auditor {
         if let Some(older) = self.older.into_iter().next() {
             return Err(Fault { origin: older.origin, index: 0, until: older.size, what: What::NoShard });
         }
-        let Self { leaves, chains, follows, recoveries, .. } = self;
-        Ok(Summary { leaves, chains: chains.len(), follows, recoveries })
+        let Self { leaves, skipped, chains, follows, recoveries, .. } = self;
+        Ok(Summary { leaves, skipped, chains: chains.len(), follows, recoveries })
     }
 }
 
@@ -277,6 +287,27 @@ impl ShardAudit<'_> {
         }
         auditor.leaves += u64::try_from(leaves.len()).unwrap_or(0);
         shard.append(&hashes, published)
+    }
+
+    /// Takes the shard's next leaves by their hashes alone, where the leaves themselves are kept elsewhere: the tree and its
+    /// checkpoints are verified with them, what they say is not. Answers with the tiles that grew.
+    pub fn skip(&mut self, hashes: &[Hash]) -> Result<Vec<Tile>, Fault> {
+        self.auditor.skipped += u64::try_from(hashes.len()).unwrap_or(0);
+        self.shard.append(hashes, hashes)
+    }
+
+    /// Goes on after leaves that were skipped, with the chains as they stand there; what was known of them is forgotten.
+    /// What they stand at has to come from the tree's hashes, or it proves nothing.
+    pub fn resume(&mut self, chains: &[Standing]) -> Result<(), Fault> {
+        self.auditor.chains.clear();
+        self.auditor.forgot = true;
+        for standing in chains {
+            let taken = self.auditor.enrolled(&standing.key, &standing.enrolment).and_then(|(uuid, key)| {
+                self.auditor.add(uuid, Chain::after(key, standing.batch, standing.digest))
+            });
+            taken.map_err(|what| self.shard.fault_at(self.shard.size(), what))?;
+        }
+        Ok(())
     }
 
     /// Ends the shard: its leaves must be what its checkpoint, which is verified already, covers.

@@ -1,7 +1,9 @@
 //! Shards, recoveries and the time.
 
-use cortex_log::audit::{Fault, Recovery, Summary, What};
+use cortex_log::Hash;
+use cortex_log::audit::{Auditor, Fault, Recovery, Summary, What};
 use cortex_log::checkpoint::Checkpoint;
+use cortex_log::opening::Standing;
 use serde_json::json;
 
 use crate::case::*;
@@ -24,8 +26,13 @@ fn a_whole_log_is_whole_over_shards_restarts_and_older_checkpoints() {
     let mut case = Case::of(log);
     case.older = vec![between, older.clone(), older];
     let leaves: usize = case.log.shards.iter().map(|shard| shard.leaves.len()).sum();
-    let whole =
-        Summary { leaves: leaves.try_into().unwrap(), chains: 4, follows: None, recoveries: Vec::new() };
+    let whole = Summary {
+        leaves: leaves.try_into().unwrap(),
+        skipped: 0,
+        chains: 4,
+        follows: None,
+        recoveries: Vec::new(),
+    };
     assert_eq!(case.audit(), Ok(whole.clone()));
     assert_eq!(case.without_tiles().audit(), Ok(whole));
 }
@@ -41,6 +48,52 @@ fn a_shard_is_verified_by_itself() {
     let follows = summary.follows.unwrap();
     assert_eq!((summary.leaves, summary.chains), (5, 2));
     assert_eq!((follows.origin.as_str(), follows.size), ("cortex.acme.example/log/2026", 24));
+}
+
+/// Audits a log whose leaves from the second up to `upto` are known by their hashes alone; `bad` changes one of these.
+fn audit_without(log: &Log, upto: usize, chains: &[Standing], bad: Option<usize>) -> Result<Summary, Fault> {
+    let mut auditor = Auditor::new(log.signer.verifier(), vec![log.checkpoint(0)]);
+    for (number, shard) in log.shards.iter().enumerate() {
+        let mut hashes = made::hashes(&shard.leaves);
+        let mut audit = auditor.begin(&format!("{BASE}/{}", shard.name));
+        let mut from = 0;
+        if number == 0 {
+            if let Some(bad) = bad {
+                hashes[bad] = Hash([7; 32]);
+            }
+            audit.feed(&shard.leaves[..1], &hashes[..1])?;
+            audit.skip(&hashes[1..upto])?;
+            audit.resume(chains)?;
+            from = upto;
+        }
+        audit.feed(&shard.leaves[from..], &hashes[from..])?;
+        audit.end(&log.checkpoint(number))?;
+    }
+    auditor.finish()
+}
+
+#[test]
+fn leaves_that_are_kept_elsewhere_are_verified_by_their_hashes() {
+    let mut log = Log::of_two(6);
+    let upto = log.shards[0].leaves.len();
+    let standing = log.shard_opened("2027", None).chains;
+    log.write(0, 40);
+    log.write(1, 40);
+    log.open_shard("2027", 0, None);
+    log.write(1, 4);
+    let summary = audit_without(&log, upto, &standing, None).unwrap();
+    let all: usize = log.shards.iter().map(|shard| shard.leaves.len()).sum();
+    assert_eq!((summary.leaves, summary.skipped), ((all - upto + 1) as u64, (upto - 1) as u64));
+    // A hash that is not the tree's is noticed, and so is a chain that stands elsewhere.
+    assert!(matches!(
+        audit_without(&log, upto, &standing, Some(5)).unwrap_err().what,
+        What::Root(_) | What::Older(_)
+    ));
+    let mut moved = standing.clone();
+    moved[0].digest = Hash([7; 32]);
+    assert!(matches!(audit_without(&log, upto, &moved, None).unwrap_err().what, What::Previous { .. }));
+    let nobody = audit_without(&log, upto, &standing[..1], None).unwrap_err().what;
+    assert!(matches!(nobody, What::Unenrolled(_)), "{nobody}");
 }
 
 #[test]

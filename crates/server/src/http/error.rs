@@ -214,6 +214,9 @@ impl From<StoreError> for Problem {
         if let StoreError::Guardrails(problems) = error {
             return Self::document(problems);
         }
+        if let StoreError::Archived { .. } = error {
+            return Self::new(StatusCode::GONE, error.to_string());
+        }
         tracing::error!(%error, "the database failed a request");
         match error {
             StoreError::Database(_) => Self::new(

@@ -5,6 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use cortex_log::Hash;
 use cortex_log::tile::TilePath;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -83,6 +84,8 @@ pub(super) struct ProofQuery {
     /// The place in that batch.
     #[param(minimum = 1)]
     place: i32,
+    /// The leaf's hash, as the receipt says it: needed where the record is in an archive and no longer here.
+    leaf_hash: Option<String>,
 }
 
 /// The proof that a record is in the log (C2SP tlog-proof): what its receipt promised. It leads to the newest checkpoint.
@@ -100,12 +103,15 @@ pub(super) async fn proof(
     query: Result<Query<ProofQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     caller.need(READERS)?;
-    let Query(ProofQuery { chain, batch, place }) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
+    let Query(ProofQuery { chain, batch, place, leaf_hash }) =
+        query.map_err(|e| Problem::bad_request(e.body_text()))?;
+    let leaf = leaf_hash.map(|hash| hash.parse::<Hash>()).transpose();
+    let leaf = leaf.map_err(|error| Problem::bad_request(format!("leaf_hash: {error}")))?;
     let missing = || {
         Problem::not_found("no such record is in a checkpoint; a new one is after its merge_by at the latest")
     };
     let pool = &app.broker.pool;
-    let Some(LeafAt { shard, index }) = read::find(pool, chain, batch, place).await? else {
+    let Some(LeafAt { shard, index }) = read::find(pool, (chain, batch, place), leaf).await? else {
         return Err(missing());
     };
     let proof = tiles::proof(pool, &shard, index).await?.ok_or_else(missing)?;

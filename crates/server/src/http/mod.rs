@@ -12,6 +12,7 @@ pub mod fuzzing;
 mod grant_status;
 pub(crate) mod grants;
 mod guardrails;
+mod holds;
 mod introspect;
 pub(crate) mod issuances;
 mod log;
@@ -220,6 +221,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(log::shards))
         .routes(routes!(log::checkpoint))
         .routes(routes!(log::proof))
+        .routes(routes!(holds::list, holds::set))
+        .routes(routes!(holds::show, holds::lift))
         .routes(routes!(streams::list))
         .routes(routes!(people::sign_in))
         .routes(routes!(people::me))

@@ -2,6 +2,7 @@
 //! published under the log's key. See `docs/issuance-log.md`.
 
 mod anchor;
+pub mod archive;
 pub mod chain;
 mod export;
 mod fault;
@@ -57,6 +58,9 @@ pub struct LogConfig {
     pub interval_ms: u64,
     /// How the object stores are reached that hold the anchor and archives.
     pub object_store: ObjectStoreConfig,
+    /// How many whole months records stay in the database before `cortex log drop` may drop what is archived of them, 1 to
+    /// 1,200. Default none: they stay for good.
+    pub retention_months: Option<u32>,
     /// Others who remember how far the log had come, and cosign its checkpoints. Default none.
     pub witnesses: Vec<WitnessConfig>,
 }
@@ -70,6 +74,7 @@ impl Default for LogConfig {
             anchor_url: None,
             interval_ms: 250,
             object_store: ObjectStoreConfig::default(),
+            retention_months: None,
             witnesses: Vec::new(),
         }
     }
@@ -111,6 +116,9 @@ impl LogConfig {
             ));
         }
         faults.extend(self.object_store.faults());
+        if let Some(months) = self.retention_months.filter(|months| !(1..=1_200).contains(months)) {
+            faults.push(format!("log.retention_months is {months}: write 1 to 1,200, or leave it out"));
+        }
         faults.extend(self.witnesses.iter().flat_map(WitnessConfig::faults));
         faults
     }

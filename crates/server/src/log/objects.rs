@@ -112,7 +112,7 @@ pub struct ObjectError {
 }
 
 impl ObjectError {
-    pub(super) fn new(place: impl Into<String>, why: impl ToString) -> Self {
+    pub(super) fn new(place: impl Into<String>, why: &(impl ToString + ?Sized)) -> Self {
         Self { place: place.into(), why: why.to_string() }
     }
 }
@@ -169,6 +169,8 @@ pub(super) struct Found {
 /// What has to be there for an object to be written.
 #[derive(Debug)]
 pub(super) enum Condition {
+    /// Whatever is there.
+    Any,
     /// Nothing.
     Nothing,
     /// Exactly this version.
@@ -186,7 +188,7 @@ pub(super) enum Written {
 impl Place {
     /// Opens the place that `address` names; no call is made yet. A folder is made where it is missing.
     pub fn open(address: &str, config: &ObjectStoreConfig) -> Result<Self, ObjectError> {
-        let wrong = |why: String| ObjectError::new(address, why);
+        let wrong = |why: String| ObjectError::new(address, &why);
         let (store, prefix): (Arc<dyn ObjectStore>, _) = match Address::parse(address)? {
             Address::S3 { bucket, prefix } => (config.s3(&bucket).map_err(wrong)?, prefix),
             Address::Gs { bucket, prefix } => (config.gs(&bucket).map_err(wrong)?, prefix),
@@ -235,6 +237,7 @@ impl Place {
     ) -> Result<Written, ObjectError> {
         let at = self.at(name)?;
         let mode = match condition {
+            Condition::Any => PutMode::Overwrite,
             Condition::Nothing => PutMode::Create,
             Condition::Exactly(version) => PutMode::Update(version),
         };
@@ -258,13 +261,13 @@ impl Place {
     ) -> Result<T, ObjectError> {
         let place = || format!("{}/{name}", self.address);
         match tokio::time::timeout(self.timeout, call).await {
-            Ok(done) => done.map_err(|why| ObjectError::new(place(), why)),
-            Err(_) => Err(ObjectError::new(place(), format!("no answer in {} s", self.timeout.as_secs()))),
+            Ok(done) => done.map_err(|why| ObjectError::new(place(), &why)),
+            Err(_) => Err(ObjectError::new(place(), &format!("no answer in {} s", self.timeout.as_secs()))),
         }
     }
 
     fn at(&self, name: &str) -> Result<Path, ObjectError> {
-        let name = Path::parse(name).map_err(|error| ObjectError::new(&self.address, error))?;
+        let name = Path::parse(name).map_err(|error| ObjectError::new(&self.address, &error))?;
         Ok(self.prefix.parts().chain(name.parts()).collect())
     }
 }

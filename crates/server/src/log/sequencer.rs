@@ -12,6 +12,8 @@ use cortex_log::note::Verifier;
 use cortex_log::seal::{self, Seal, batch_digest};
 use cortex_log::tile;
 use cortex_log::tree::Frontier;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
@@ -180,6 +182,9 @@ impl Sequencer {
         known.anchored = Some(state.clone());
         let signer = self.stamp.chains.log().named(&shard.origin).map_err(corrupt)?;
         let checkpoint = state.sign(&signer).map_err(corrupt)?;
+        if let Some(last) = last_of_its_month(shard, &signer.verifier()) {
+            sequence::keep_month_end(pool, shard, last.time_ms).await?;
+        }
         sequence::publish(pool, shard.number, shard.size, &checkpoint).await?;
         metrics::gauge!("cortex_log_checkpoint_timestamp_seconds")
             .set(as_float(state.time_ms.unsigned_abs()) / 1_000.0);
@@ -258,6 +263,18 @@ impl Sequencer {
         known.anchored = anchored;
         Ok(())
     }
+}
+
+/// The checkpoint that is published of the tree, if what the tree is now belongs to a later month.
+fn last_of_its_month(shard: &Shard, verifier: &Verifier) -> Option<Checkpoint> {
+    let before = Checkpoint::open(shard.checkpoint.as_deref()?, verifier).ok()?;
+    (month(before.time_ms)? < month(shard.time_ms)?).then_some(before)
+}
+
+/// The month of a checkpoint's time, in UTC.
+fn month(time_ms: i64) -> Option<(i16, i8)> {
+    let time = Timestamp::from_millisecond(time_ms).ok()?.to_zoned(TimeZone::UTC);
+    Some((time.year(), time.month()))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a metric")]

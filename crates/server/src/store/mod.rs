@@ -6,6 +6,7 @@ mod commit;
 pub mod documents;
 pub mod freezes;
 pub mod grants;
+pub mod holds;
 pub mod issuances;
 pub mod keys;
 pub mod log;
@@ -95,6 +96,19 @@ pub enum StoreError {
     /// Postgres knows no such time zone.
     #[error("the database does not know this time zone")]
     UnknownTimezone,
+    /// Records were dropped from the database.
+    #[error(
+        "records from {first} of {origin} on are in the archive {archive} and no longer in the database: copy that archive there \
+         first, or give `cortex-verify` a copy of it with --archive"
+    )]
+    Archived {
+        /// The archive.
+        archive: String,
+        /// The tree.
+        origin: String,
+        /// The first leaf that was asked for.
+        first: u64,
+    },
     /// A row does not read as what it should be.
     #[error("the database holds what this cortex cannot read: {0}")]
     Corrupt(String),
@@ -149,6 +163,11 @@ pub async fn connect(config: &DatabaseConfig) -> Result<PgPool, StoreError> {
     .fetch_one(&mut *connection)
     .await?;
     if strong { Err(StoreError::RoleTooStrong(config.role.clone())) } else { Ok(pool) }
+}
+
+/// Connects as the URL's own role, which owns the tables: for what the server's role may not do.
+pub async fn connect_as_owner(config: &DatabaseConfig) -> Result<PgConnection, StoreError> {
+    Ok(PgConnection::connect_with(&options(config)?).await?)
 }
 
 /// Refuses a Postgres that may lose what it has committed, and warns of one that loses it with its disk.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cortex_core::record::{Denial, Entry, GrantEnd, LeafError, Opening, Outcome, What};
+use cortex_core::record::{Archived, Denial, Dropped, Entry, GrantEnd, LeafError, Opening, Outcome, What};
 use cortex_core::revocation::Selector;
 use cortex_core::{Clock, Principal, RecordId, Scope};
 use sqlx::postgres::{PgArguments, PgRow};
@@ -131,9 +131,10 @@ impl Row {
             | What::GrantVoided(_)
             | What::PreapprovalEnded(_) => self.grant(what),
             What::NotificationDead { event, .. } => self.reason = Some(event.clone()),
-            What::FreezeSet { by, scope, .. } | What::FreezeLifted { by, scope, .. } => {
-                self.stopped(by, scope);
-            }
+            What::FreezeSet { by, scope, .. }
+            | What::FreezeLifted { by, scope, .. }
+            | What::HoldSet { by, scope, .. }
+            | What::HoldLifted { by, scope, .. } => self.stopped(by, scope),
             What::RevocationRequested { selector, by, .. } => self.revoked(by, selector),
             What::RevocationFailing { provider, .. } => self.provider = Some(provider.clone()),
             What::RevocationSettled(settled) => self.provider = Some(settled.provider.clone()),
@@ -146,6 +147,9 @@ impl Row {
                 self.principal = Some(change.by.clone());
             }
             What::ChainOpened(_) | What::ShardOpened(_) => {}
+            What::Archived(Archived { by, .. }) | What::Dropped(Dropped { by, .. }) => {
+                self.principal = Some(by.clone());
+            }
         }
     }
 

@@ -66,7 +66,8 @@ pub(crate) struct Pause {
     pub(crate) until: Timestamp,
 }
 
-/// Begins those of these streams that are new, at the beginning of the log.
+/// Begins those of these streams that are new, at the beginning of the log; of what is here of it, where old records were
+/// dropped.
 pub(crate) async fn begin(
     executor: impl PgExecutor<'_>,
     names: &[&str],
@@ -74,7 +75,9 @@ pub(crate) async fn begin(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO stream_cursor (name, shard, next, due_at)
-         SELECT name, 1, 0, timestamptz 'epoch' + $2 * interval '1 microsecond' FROM unnest($1::text[]) AS t (name)
+         SELECT name, COALESCE(d.shard, 1), COALESCE(d.upto, 0), timestamptz 'epoch' + $2 * interval '1 microsecond'
+         FROM unnest($1::text[]) AS t (name)
+         LEFT JOIN (SELECT shard, upto FROM log_drop ORDER BY shard DESC LIMIT 1) d ON true
          ON CONFLICT DO NOTHING",
     )
     .bind(names)
@@ -206,6 +209,24 @@ pub(crate) async fn failed(
     .execute(executor)
     .await?;
     Ok(())
+}
+
+/// One of these streams that has not come past this place yet.
+pub(crate) async fn one_before(
+    executor: impl PgExecutor<'_>,
+    names: &[&str],
+    shard: i32,
+    upto: i64,
+) -> Result<Option<String>, StoreError> {
+    Ok(sqlx::query_scalar(
+        "SELECT name FROM stream_cursor
+         WHERE name = ANY($1) AND (shard < $2 OR (shard = $2 AND next < $3)) ORDER BY shard, next LIMIT 1",
+    )
+    .bind(names)
+    .bind(shard)
+    .bind(upto)
+    .fetch_optional(executor)
+    .await?)
 }
 
 /// How far a stream has come.

@@ -183,6 +183,10 @@ impl<'a> Event<'a> {
             "key.retired" => "Signing key retired",
             "log.chain_opened" => "Log writer enrolled",
             "log.shard_opened" => "Log tree opened",
+            "log.hold_set" => "Legal hold set",
+            "log.hold_lifted" => "Legal hold lifted",
+            "log.archived" => "Old records archived",
+            "log.dropped" => "Archived records dropped",
             _ => "Recorded",
         }
     }

@@ -50,7 +50,7 @@ impl ObjectAnchor {
 
     async fn held(&self) -> Result<Option<(Checkpoint, UpdateVersion)>, ObjectError> {
         let Some(found) = self.place.get(NAME, MAX_BYTES).await? else { return Ok(None) };
-        let wrong = |why: String| ObjectError::new(format!("{}/{NAME}", self.place.address()), why);
+        let wrong = |why: String| ObjectError::new(format!("{}/{NAME}", self.place.address()), &why);
         let text = String::from_utf8(found.bytes).map_err(|error| wrong(error.to_string()))?;
         let held = Checkpoint::parse(&text).map_err(|error| wrong(error.to_string()))?;
         Ok(Some((held, found.version)))

@@ -1,6 +1,8 @@
 //! The log's tables: chains, trees, and what is read of them.
 
+pub(crate) mod archives;
 pub(crate) mod chains;
+pub(crate) mod drops;
 pub(crate) mod read;
 pub(crate) mod sequence;
 pub(crate) mod tiles;
@@ -10,6 +12,7 @@ use cortex_log::Hash;
 
 use super::StoreError;
 
+pub use drops::Deleted;
 pub use read::{Shard, newest};
 pub use verify::{Finding, VerifyError, verify};
 

@@ -144,6 +144,28 @@ pub(crate) async fn leaves(
     Ok(rows)
 }
 
+/// Which of a tree's records are in an archive, and no longer here.
+#[derive(Debug, Clone)]
+pub(crate) struct DroppedPart {
+    /// Those of the leaves before this one, but for what is kept nonetheless.
+    pub(crate) upto: u64,
+    /// The archive.
+    pub(crate) archive: String,
+}
+
+/// What is dropped of a tree, if anything is.
+pub(crate) async fn dropped(
+    executor: impl PgExecutor<'_>,
+    shard: i32,
+) -> Result<Option<DroppedPart>, StoreError> {
+    let row: Option<(i64, String)> = sqlx::query_as("SELECT upto, archive FROM log_drop WHERE shard = $1")
+        .bind(shard)
+        .fetch_optional(executor)
+        .await?;
+    row.map(|(upto, archive)| Ok(DroppedPart { upto: u64::try_from(upto).map_err(corrupt)?, archive }))
+        .transpose()
+}
+
 /// Where a record is in the log.
 #[derive(Debug)]
 pub(crate) struct LeafAt {
@@ -151,12 +173,12 @@ pub(crate) struct LeafAt {
     pub(crate) index: u64,
 }
 
-/// Where the record is that a chain sealed at this place; none if it is in no tree.
+/// Where the record is that a chain sealed at this place; none if it is in no tree. One that was dropped is found by its
+/// leaf's hash.
 pub(crate) async fn find(
     pool: &PgPool,
-    chain: Uuid,
-    batch: i64,
-    place: i32,
+    (chain, batch, place): (Uuid, i64, i32),
+    leaf: Option<Hash>,
 ) -> Result<Option<LeafAt>, StoreError> {
     let found: Option<(i32, i64)> = sqlx::query_as(
         "SELECT b.shard, b.first + (SELECT count(*) FROM record r
@@ -170,8 +192,54 @@ pub(crate) async fn find(
     .bind(place)
     .fetch_optional(pool)
     .await?;
+    let found = match (found, leaf) {
+        (None, Some(leaf)) => find_hash(pool, chain, batch, leaf).await?,
+        _ => found,
+    };
     let Some((number, index)) = found else { return Ok(None) };
     let shard = shards(pool).await?.into_iter().find(|shard| shard.number == number);
     let index = u64::try_from(index).map_err(corrupt)?;
     Ok(shard.map(|shard| LeafAt { shard, index }))
+}
+
+/// The tree and the index of a batch's leaf, found in the tree's lowest tiles.
+async fn find_hash(
+    pool: &PgPool,
+    chain: Uuid,
+    batch: i64,
+    leaf: Hash,
+) -> Result<Option<(i32, i64)>, StoreError> {
+    let placed: Option<(i32, i64, i32)> =
+        sqlx::query_as("SELECT shard, first, count FROM log_batch WHERE chain = $1 AND batch = $2")
+            .bind(chain)
+            .bind(batch)
+            .fetch_optional(pool)
+            .await?;
+    let Some((shard, first, count)) = placed else { return Ok(None) };
+    let hashes =
+        leaf_hashes(pool, shard, u64::try_from(first).map_err(corrupt)?, count.unsigned_abs().into());
+    let at = hashes.await?.iter().position(|hash| *hash == leaf);
+    Ok(at.and_then(|at| Some((shard, first + i64::try_from(at).ok()?))))
+}
+
+/// The hashes of the lowest level for these leaves.
+pub(crate) async fn leaf_hashes(
+    executor: impl PgExecutor<'_>,
+    shard: i32,
+    first: u64,
+    count: u64,
+) -> Result<Vec<Hash>, StoreError> {
+    let last = first + count.saturating_sub(1);
+    let tiles: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT hashes FROM log_tile WHERE shard = $1 AND level = 0 AND idx BETWEEN $2 AND $3 ORDER BY idx",
+    )
+    .bind(shard)
+    .bind(i64::try_from(first / 256).map_err(corrupt)?)
+    .bind(i64::try_from(last / 256).map_err(corrupt)?)
+    .fetch_all(executor)
+    .await?;
+    let all: Vec<u8> = tiles.concat();
+    let skipped = usize::try_from(first % 256).unwrap_or_default();
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    all.chunks(32).skip(skipped).take(count).map(hash).collect()
 }

@@ -204,6 +204,21 @@ pub(crate) async fn publish(
     Ok(())
 }
 
+/// Keeps the published checkpoint, which is the last of its month, before a newer one takes its place.
+pub(crate) async fn keep_month_end(pool: &PgPool, shard: &Shard, time_ms: i64) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO log_month_end (shard, size, time_ms, checkpoint)
+         SELECT number, published, $3, checkpoint FROM log_shard
+         WHERE number = $1 AND published = $2 AND published > 0 AND checkpoint IS NOT NULL ON CONFLICT DO NOTHING",
+    )
+    .bind(shard.number)
+    .bind(i64::try_from(shard.published).map_err(corrupt)?)
+    .bind(time_ms)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// Publishes the last checkpoint of a tree, of what it has.
 pub(crate) async fn publish_last(pool: &PgPool, shard: i32, checkpoint: &str) -> Result<(), StoreError> {
     sqlx::query("UPDATE log_shard SET checkpoint = $2, published = size WHERE number = $1")

@@ -27,7 +27,8 @@ pub(crate) async fn hashes(
     Ok(wide.map(tile::encode_hashes))
 }
 
-/// The bytes of a bundle of this many leaves; none if the checkpoint does not cover it.
+/// The bytes of a bundle of this many leaves; none if the checkpoint does not cover it. A bundle that is not whole any more,
+/// because records of it were dropped, is an error that says where it is.
 pub(crate) async fn entries(
     pool: &PgPool,
     shard: &Shard,
@@ -41,6 +42,11 @@ pub(crate) async fn entries(
     let mut connection = pool.acquire().await?;
     let leaves = read::leaves(&mut connection, shard.number, first, u64::from(width)).await?;
     if leaves.len() != usize::from(width) {
+        if let Some(gone) = read::dropped(&mut *connection, shard.number).await?
+            && first < gone.upto
+        {
+            return Err(StoreError::Archived { archive: gone.archive, origin: shard.origin.clone(), first });
+        }
         return Err(StoreError::Corrupt(format!("leaves from {first} of {} are missing", shard.origin)));
     }
     let leaves: Vec<Vec<u8>> = leaves.iter().map(|(entry, seal)| seal::join(entry, seal)).collect();

@@ -1,9 +1,11 @@
 //! Verifying the log where it is: every leaf, every chain, every tile, every checkpoint, and that each row's columns say
 //! what its leaf says.
 
+mod dropped;
+
 use std::collections::BTreeMap;
 
-use cortex_core::record::Entry;
+use cortex_core::record::{Dropped, Entry, Extent, What};
 use cortex_log::audit::{Auditor, Fault, Summary};
 use cortex_log::checkpoint::Checkpoint;
 use cortex_log::note::Verifier;
@@ -12,8 +14,8 @@ use cortex_log::{Hash, seal};
 use sqlx::{PgConnection, PgPool, Row as _};
 use uuid::Uuid;
 
+use super::corrupt;
 use super::read::{self, Shard};
-use super::{corrupt, hash};
 use crate::store::StoreError;
 use crate::store::row::Row;
 
@@ -98,14 +100,26 @@ pub async fn verify(
     let shards = read::shards(&mut *connection).await?;
     let total = shards.iter().map(|shard| shard.published).sum();
     let mut auditor = Auditor::new(key.clone(), older);
+    let (mut missing, mut permitted) = (BTreeMap::new(), Vec::new());
     let mut done = 0;
     for shard in &shards {
         let checkpoint = published(key, shard)?;
         let mut upper = BTreeMap::new();
         let mut audit = auditor.begin(&shard.origin);
+        let gone = read::dropped(&mut *connection, shard.number).await?;
         let mut next = 0;
+        if let Some(gone) = gone.filter(|gone| gone.upto > 1 && gone.upto <= checkpoint.size) {
+            let skipped = dropped::verify(&mut connection, &mut audit, shard, gone.upto).await?;
+            let dropped::Skipped { tiles, until, first_missing } = skipped;
+            upper.extend(tiles.into_iter().filter(|tile| tile.level > 0).map(|t| ((t.level, t.index), t)));
+            next = until;
+            done += until;
+            missing.extend(first_missing.map(|index| (shard.origin.clone(), (index, gone.upto))));
+            progress(done, total);
+        }
         while next < checkpoint.size {
-            let page = page(&mut connection, shard, next, checkpoint.size).await?;
+            let page = page(&mut connection, shard, next, checkpoint.size - next).await?;
+            permitted.extend(page.entries.iter().filter_map(|entry| permits(entry)).flatten());
             let tiles = check(&mut audit, shard, &page)?;
             upper.extend(tiles.into_iter().filter(|tile| tile.level > 0).map(|t| ((t.level, t.index), t)));
             next += count(page.leaves.len());
@@ -114,6 +128,12 @@ pub async fn verify(
         }
         audit.end(&checkpoint)?;
         compare(&mut connection, shard, upper.into_values()).await?;
+    }
+    // What is not here was dropped, and a record says so that is itself in the tree: the table alone proves nothing.
+    for (origin, (index, upto)) in missing {
+        if !permitted.iter().any(|of: &Extent| of.origin == origin && of.size >= upto) {
+            return Err(Finding::Gone { origin, index }.into());
+        }
     }
     let summary = auditor.finish()?;
     match foreign(&mut connection).await? {
@@ -154,9 +174,9 @@ async fn page(
     connection: &mut PgConnection,
     shard: &Shard,
     first: u64,
-    size: u64,
+    left: u64,
 ) -> Result<Page, VerifyError> {
-    let count = PAGE.min(size - first);
+    let count = PAGE.min(left);
     let found = rows(connection, shard.number, first, count).await?;
     let mut page =
         Page { first, leaves: Vec::new(), rows: Vec::new(), entries: Vec::new(), hashes: Vec::new() };
@@ -175,7 +195,8 @@ async fn page(
     if page.leaves.is_empty() {
         return Err(Finding::Gone { origin: shard.origin.clone(), index: first }.into());
     }
-    page.hashes = hashes(connection, shard.number, first, page.leaves.len()).await?;
+    let count = self::count(page.leaves.len());
+    page.hashes = read::leaf_hashes(&mut *connection, shard.number, first, count).await?;
     Ok(page)
 }
 
@@ -214,25 +235,14 @@ async fn rows(
         .collect()
 }
 
-/// The hashes of the lowest level for these leaves.
-async fn hashes(
-    connection: &mut PgConnection,
-    shard: i32,
-    first: u64,
-    count: usize,
-) -> Result<Vec<Hash>, StoreError> {
-    let last = first + self::count(count).saturating_sub(1);
-    let tiles: Vec<Vec<u8>> = sqlx::query_scalar(
-        "SELECT hashes FROM log_tile WHERE shard = $1 AND level = 0 AND idx BETWEEN $2 AND $3 ORDER BY idx",
-    )
-    .bind(shard)
-    .bind(i64::try_from(first / 256).map_err(corrupt)?)
-    .bind(i64::try_from(last / 256).map_err(corrupt)?)
-    .fetch_all(connection)
-    .await?;
-    let all: Vec<u8> = tiles.concat();
-    let skipped = usize::try_from(first % 256).unwrap_or_default();
-    all.chunks(32).skip(skipped).take(count).map(hash).collect()
+/// What a record says was dropped.
+fn permits(entry: &[u8]) -> Option<Vec<Extent>> {
+    const KIND: &[u8] = b"\"kind\":\"log.dropped\"";
+    entry.windows(KIND.len()).any(|window| window == KIND).then_some(())?;
+    match serde_json::from_slice::<Entry>(entry).ok()?.what {
+        What::Dropped(Dropped { trees, .. }) => Some(trees),
+        _ => None,
+    }
 }
 
 fn check(
@@ -242,16 +252,19 @@ fn check(
 ) -> Result<Vec<Tile>, VerifyError> {
     let tiles = audit.feed(&page.leaves, &page.hashes)?;
     for ((index, row), entry) in (page.first..).zip(&page.rows).zip(&page.entries) {
-        let column = match serde_json::from_slice::<Entry>(entry) {
-            Ok(entry) => row.differs_from(&entry),
-            Err(_) => Some("leaf"),
-        };
-        if let Some(column) = column {
-            let (origin, record) = (shard.origin.clone(), row.id);
-            return Err(Finding::Column { origin, index, record, column }.into());
-        }
+        check_columns(shard, index, row, entry)?;
     }
     Ok(tiles)
+}
+
+fn check_columns(shard: &Shard, index: u64, row: &Row, entry: &[u8]) -> Result<(), VerifyError> {
+    let column = match serde_json::from_slice::<Entry>(entry) {
+        Ok(entry) => row.differs_from(&entry),
+        Err(_) => Some("leaf"),
+    };
+    let Some(column) = column else { return Ok(()) };
+    let (origin, record) = (shard.origin.clone(), row.id);
+    Err(Finding::Column { origin, index, record, column }.into())
 }
 
 async fn compare(

@@ -1,5 +1,8 @@
 //! `cortex log`: the issuance log, checked where it is, exported, proven, and recovered.
 
+mod archive;
+mod hold;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -28,8 +31,10 @@ Examples:
   cortex log verify
   cortex log export ./log && cortex-verify log ./log --key \"$(cortex log key)\"
   cortex log prove receipt.json --server https://cortex.acme.example
+  cortex log archive --before 2026-01 --to s3://acme-cortex-archive/prod
+  cortex log hold set --dag finance_publish --until 2026-01-01T00:00:00Z --reason 'case 42'
 
-All but `prove` work straight on the database.
+All but `prove` and `hold` work straight on the database.
 
 {EXITS}"))]
 pub(crate) struct Args {
@@ -64,6 +69,13 @@ enum Command {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Write whole old months to an archive, read them back there and verify them. The database keeps them.
+    Archive(archive::Archive),
+    /// Drop archived records from the database that are older than `log.retention_months`, but for what a hold covers. The tree
+    /// keeps their hashes. DATABASE_URL has to be of the tables' owner: the server's role may not.
+    Drop(archive::Drop),
+    /// Legal holds: records that nothing drops. As an admin.
+    Hold(hold::Args),
     /// After an older state of the database was restored: write down what is lost, for good, and begin a new tree. Stop every
     /// replica before, and take what can be had from a newer backup first.
     Recover {
@@ -99,6 +111,9 @@ pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) ->
             }
             Ok(())
         }
+        Command::Archive(args) => archive::archive(args, &load()?).await,
+        Command::Drop(args) => archive::drop(args, &load()?).await,
+        Command::Hold(args) => hold::run(args).await,
         Command::Recover { by, reason } => recover(&load()?, by, reason).await,
     }
 }
@@ -127,10 +142,17 @@ async fn verified(pool: &PgPool, key: &Verifier, older: Vec<Checkpoint>, json: b
                 .iter()
                 .map(|recovery| json!({"origin": recovery.origin, "record": recovery.record}))
                 .collect();
-            let answer = json!({"whole": true, "leaves": summary.leaves, "chains": summary.chains,
-                                "recoveries": recoveries});
+            let answer = json!({"whole": true, "leaves": summary.leaves, "by_hash": summary.skipped,
+                                "chains": summary.chains, "recoveries": recoveries});
             output::either(json, &answer, |_| {
                 println!("The log is whole: {} leaves of {} chains.", summary.leaves, summary.chains);
+                if summary.skipped > 0 {
+                    println!(
+                        "{} more are verified by their hashes: they are archived, and what is dropped of them here is in \
+                         the archive.",
+                        summary.skipped
+                    );
+                }
                 for recovery in &summary.recoveries {
                     println!("{} was opened by a recovery: {}", recovery.origin, recovery.record);
                 }
@@ -179,6 +201,7 @@ async fn prove(file: &Path, connection: Connection) -> Result<(), Error> {
         ("chain", seal.chain.to_string()),
         ("batch", seal.batch.to_string()),
         ("place", seal.place.to_string()),
+        ("leaf_hash", receipt.leaf_hash.to_string()),
     ];
     let proof = connection.open().await?.query("/v1/log/proof", &query).await?;
     std::io::stdout().write_all(proof.as_str().unwrap_or_default().as_bytes())?;
