@@ -139,6 +139,7 @@ impl<C: Clock + Clone> TestWorld<C> {
             trusted_proxies: vec!["127.0.0.1/32".parse().expect("a network")],
             ..Plan::default()
         };
+        // Boxed, so that a test's own future stays small.
         let world = Box::pin(World::start(plan)).await.expect("the world");
         let http = Client::builder().no_proxy().build().expect("a client");
         Self { world, clock, http }

@@ -20,7 +20,7 @@ const KEEP: &[&str] = &[
 ];
 
 const RESTORE: &[&str] = &[
-    "TRUNCATE record, log_batch, log_tile, log_chain, log_shard, spent_token",
+    "TRUNCATE record, log_batch, log_tile, log_chain, log_shard, log_month_end, log_drop, spent_token",
     "INSERT INTO record SELECT * FROM backup.record",
     "INSERT INTO log_shard SELECT * FROM backup.log_shard",
     "INSERT INTO log_batch SELECT * FROM backup.log_batch",

@@ -19,7 +19,7 @@ pub(super) struct Archive {
     /// Everything that was published before this month, such as 2026-01.
     #[arg(long, value_name = "MONTH")]
     before: String,
-    /// The archive: s3://bucket/prefix, gs://bucket/prefix or file:///folder. One that is there already goes on.
+    /// The archive: `s3://bucket/prefix`, `gs://bucket/prefix` or `file:///folder`. One that is there already goes on.
     #[arg(long, value_name = "PLACE")]
     to: String,
     /// Drop what is archived from the database as well, as `cortex log drop` does.
