@@ -226,7 +226,7 @@ impl Cluster {
 
     /// The database is at `url` from now on, for everybody.
     pub async fn move_to(&mut self, url: &str) {
-        self.database_url = url.to_owned();
+        url.clone_into(&mut self.database_url);
         let moved = PgPool::connect(url).await.expect("the database");
         // Whoever still asks the other one is told at once.
         std::mem::replace(&mut self.pool, moved).close().await;
