@@ -90,7 +90,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
     let load = || load(cli.config.clone());
     let done = match cli.command {
         Command::Serve => commands::serve::run(load).await,
-        Command::Dev(args) => commands::dev::run(args).await,
+        Command::Dev(args) => Box::pin(commands::dev::run(args)).await,
         Command::Demo => commands::demo::run().await,
         Command::Migrate => commands::migrate::run(load()?).await,
         Command::Health(args) => commands::health::run(args, load).await,

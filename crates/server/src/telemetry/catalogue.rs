@@ -163,6 +163,11 @@ pub const METRICS: &[Metric] = &[
         "Rounds of the log's sequencer: done, fault, anchor (it could not be read or written) or database.",
     ),
     gauge("cortex_log_fault", &[], "1 while the log is at fault and no credential leaves."),
+    gauge(
+        "cortex_log_anchor_away",
+        &[],
+        "1 while the log's anchor cannot be read or written and nothing new is signed.",
+    ),
     gauge("cortex_log_witness_behind", &["witness"], "1 while a witness has not cosigned what it was shown."),
     // Keys.
     gauge("cortex_jwks_keys", &["issuer"], "Keys that can verify an issuer's tokens now."),
