@@ -41,4 +41,5 @@ mod secrets;
 mod streams;
 mod telemetry;
 mod terminal;
+mod upgrade;
 mod transport;
