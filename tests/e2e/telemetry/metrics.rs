@@ -14,8 +14,21 @@ use tokio::time::{Instant, sleep};
 use super::{PROGRAM, approved, as_person, denied, issued};
 
 /// Only where something is configured, or happens, that is not here.
-const ELSEWHERE: [&str; 11] = [
+const ELSEWHERE: [&str; 24] = [
+    "cortex_admission_shed_total",
+    "cortex_admission_waiting",
+    "cortex_config_refused",
+    "cortex_config_reloads_total",
+    "cortex_connections_ended_total",
+    "cortex_connections_refused_total",
+    "cortex_provider_breaker_state",
+    "cortex_provider_turned_away_total",
+    "cortex_tls_certificate_ends_timestamp_seconds",
+    "cortex_tls_files_refused",
+    "cortex_tls_handshakes_failed_total",
+    "cortex_tls_reloads_total",
     "cortex_break_glass_requests_total",
+    "cortex_log_anchor_away",
     "cortex_log_witness_behind",
     "cortex_notifications_total",
     "cortex_notifications_dead_total",

@@ -27,7 +27,7 @@ struct Readiness {
 pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) -> Result<(), Error> {
     let url = match args.url {
         Some(url) => url,
-        None => format!("http://{}", here(load()?.server.listen)),
+        None => own_url(&load()?)?,
     };
     let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
     let response = http.get(format!("{}/readyz", url.trim_end_matches('/'))).send().await?;
@@ -37,6 +37,14 @@ pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) ->
     }
     println!("ready");
     Ok(())
+}
+
+fn own_url(config: &Config) -> Result<String, Error> {
+    if config.server.tls.cert_file.is_some() {
+        let said = "the server speaks TLS: name it as its certificate does, with --url or CORTEX_HEALTH_URL";
+        return Err(Error::Of(Exit::Usage, said.to_owned()));
+    }
+    Ok(format!("http://{}", here(config.server.listen)))
 }
 
 /// Where a server on this machine is reached that listens everywhere.
