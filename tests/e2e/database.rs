@@ -89,8 +89,8 @@ async fn even_the_owner_of_the_tables_is_stopped_by_the_trigger() {
 async fn a_key_that_was_planted_in_the_database_is_not_published() {
     let world = TestWorld::start().await;
     let mut owner = PgConnection::connect(&world.world.database_url).await.unwrap();
-    let stolen = "INSERT INTO signing_key (kid, sealed, created_at, active_from)
-                  SELECT 'planted', sealed, created_at, created_at - interval '1 day' FROM signing_key";
+    let stolen = "INSERT INTO signing_key (kid, algorithm, sealed, created_at, active_from)
+                  SELECT 'planted', algorithm, sealed, created_at, created_at - interval '1 day' FROM signing_key";
     sqlx::query(stolen).execute(&mut owner).await.unwrap();
     world.world.cortex.broker.keyring.refresh(world.pool()).await.unwrap();
     let jwks = world.http.get(world.url("/jwks")).send().await.unwrap().text().await.unwrap();
