@@ -41,5 +41,5 @@ mod secrets;
 mod streams;
 mod telemetry;
 mod terminal;
-mod upgrade;
 mod transport;
+mod upgrade;
