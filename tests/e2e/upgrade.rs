@@ -116,7 +116,7 @@ async fn three_replicas_are_replaced_under_load_and_no_request_fails() {
 /// and is told apart when it is started on what is newer than itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_schema_comes_under_load_while_the_old_version_serves() {
-    let mut cluster = three().await;
+    let cluster = three().await;
     let balancer = Balancer::new(&cluster);
     let tasks = load(&cluster, &balancer);
     balancer.served(10).await;
