@@ -278,3 +278,73 @@ async fn without_postgres_nothing_is_issued_and_everything_recovers() {
     assert_eq!(back.status, StatusCode::OK, "{back:?}");
     assert_eq!(proxied.ended().await, ["issued"]);
 }
+
+/// Commitments of the record that nothing opens, and openings of nothing on record.
+const LOOSE: &str = "SELECT count(*) FROM
+    (SELECT right(principal, 44) AS commitment FROM record WHERE principal ~ '^(person|operator):') named
+    FULL JOIN (SELECT commitment FROM personal WHERE kind = 'person') opened USING (commitment)
+    WHERE named.commitment IS NULL OR opened.commitment IS NULL";
+
+#[tokio::test]
+async fn whom_a_record_names_is_known_with_it_whatever_becomes_of_the_commit() {
+    for loss in [Loss::Commit, Loss::Answer] {
+        let proxied = Proxied::start().await;
+        let world = &proxied.world;
+        let loose = async || sqlx::query_scalar::<_, i64>(LOOSE).fetch_one(&proxied.direct).await.unwrap();
+        proxied.proxy.lose(loss, "\"denial\"", 1);
+        let robert = world.person("u-4711", &["finance-admins"]);
+        let answer = world.ask(&robert, json!({"policy": "first-steps", "targets": ["api"]})).await;
+        assert_ne!(answer.status, StatusCode::OK, "{loss:?}: {answer:?}");
+        let denials = denials(&proxied.direct).await;
+        assert_eq!(denials, usize::from(loss == Loss::Answer), "{loss:?}: {answer:?}");
+        assert_eq!(loose().await, 0, "{loss:?}");
+        // The next one finds him, or commits to him.
+        let answer = world.ask(&robert, json!({"policy": "first-steps", "targets": ["api"]})).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{loss:?}: {answer:?}");
+        assert_eq!(loose().await, 0, "{loss:?}");
+        let people: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM personal WHERE kind = 'person' AND value LIKE 'person:%'",
+        )
+        .fetch_one(&proxied.direct)
+        .await
+        .unwrap();
+        assert_eq!(people, 1, "{loss:?}");
+    }
+}
+
+async fn denials(pool: &PgPool) -> usize {
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM record WHERE kind = 'denial'")
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    usize::try_from(count).unwrap()
+}
+
+#[tokio::test]
+async fn a_person_is_erased_whole_or_not_at_all() {
+    for loss in [Loss::Commit, Loss::Answer] {
+        let proxied = Proxied::start().await;
+        let world = &proxied.world;
+        let robert = world.person("u-4711", &["finance-admins"]);
+        world.ask(&robert, json!({"policy": "first-steps", "targets": ["api"]})).await;
+        let (erin, name) = (
+            world.person("erin", &["cortex-admins"]),
+            json!({"issuer": "staff", "subject": "u-4711", "reason": "ticket 17"}),
+        );
+        proxied.proxy.lose(loss, "person.erased", 1);
+        let lost =
+            world.as_person(reqwest::Method::POST, "/v1/people/erase", &erin, Some(name.clone())).await;
+        assert!(lost.status.is_server_error(), "{loss:?}: {lost:?}");
+        let known = "SELECT EXISTS (SELECT FROM personal WHERE value = 'person:staff:u-4711')";
+        let known: bool = sqlx::query_scalar(known).fetch_one(&proxied.direct).await.unwrap();
+        assert_eq!(known, loss == Loss::Commit, "{loss:?}");
+        assert_eq!(
+            world.record(&["person.erased"]).await.len(),
+            usize::from(loss == Loss::Answer),
+            "{loss:?}"
+        );
+        let again = world.as_person(reqwest::Method::POST, "/v1/people/erase", &erin, Some(name)).await;
+        assert_eq!(again.status, StatusCode::OK, "{loss:?}: {again:?}");
+        kept(world).await;
+    }
+}

@@ -8,6 +8,7 @@ use cortex_cli::world::{AUDIENCE, CLAIMANT};
 use cortex_core::Clock as _;
 use cortex_core::clock::SystemClock;
 use cortex_sandbox::{Cloud, Fault, FaultMode, RunClaims, TaskInstance};
+use cortex_tests::promises::dump;
 use cortex_tests::served::Served;
 use cortex_tests::world::{Answer, answer, first_run, pod};
 use reqwest::StatusCode;
@@ -177,7 +178,7 @@ async fn no_secret_is_in_the_log_nor_in_the_database() {
     everything(&mut canaries).await;
     let secrets = canaries.secrets;
     assert!(secrets.len() > 25, "only {} secrets were seen", secrets.len());
-    let places = [("log", served.log()), ("database", served.dump().await)];
+    let places = [("log", served.log()), ("database", dump(&served.pool).await)];
     for (place, text) in &places {
         assert!(text.len() > 10_000, "the {place} holds next to nothing: this test would not see anything");
         assert!(text.contains("hello_cortex") || *place == "log", "the {place} is not what it should be");

@@ -97,3 +97,24 @@ fn text(value: &Value) -> String {
 fn time(value: &Value) -> Timestamp {
     text(value).parse().expect("a time")
 }
+
+/// Every row of every table, as text, with the record's own bytes readable.
+pub async fn dump(pool: &PgPool) -> String {
+    let tables: Vec<String> =
+        sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+            .fetch_all(pool)
+            .await
+            .expect("tables");
+    let mut dump = String::new();
+    for table in &tables {
+        let rows = format!("SELECT to_jsonb(t)::text FROM {table} t");
+        let rows: Vec<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(rows)).fetch_all(pool).await.expect("rows");
+        dump.extend([table, "\n", &rows.join("\n"), "\n"]);
+    }
+    let leaves: Vec<String> = sqlx::query_scalar("SELECT convert_from(leaf, 'UTF8') FROM record")
+        .fetch_all(pool)
+        .await
+        .expect("leaves");
+    dump + &leaves.join("\n")
+}

@@ -174,31 +174,6 @@ impl Served {
             sleep(Duration::from_millis(20)).await;
         }
     }
-
-    /// Every row of every table, as text, with the record's own bytes readable.
-    pub async fn dump(&self) -> String {
-        let tables: Vec<String> = sqlx::query_scalar(
-            "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .expect("tables");
-        let mut dump = String::new();
-        for table in &tables {
-            let rows = format!("SELECT to_jsonb(t)::text FROM {table} t");
-            let rows: Vec<String> =
-                sqlx::query_scalar(sqlx::AssertSqlSafe(rows)).fetch_all(&self.pool).await.expect("rows");
-            dump.extend([table, "\n", &rows.join("\n"), "\n"]);
-        }
-        for kind in
-            ["issuance.intent", "issuance.issued", "issuance.outcome", "denial", "denials", "grant.requested"]
-        {
-            for leaf in crate::promises::leaves(&self.pool, kind).await {
-                dump.push_str(&Value::to_string(&leaf));
-            }
-        }
-        dump
-    }
 }
 
 pub(crate) fn free_address() -> std::net::SocketAddr {

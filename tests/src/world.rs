@@ -10,6 +10,7 @@ use cortex_core::clock::{ManualClock, SystemClock};
 use cortex_devdb::{DevDb, Options};
 use cortex_sandbox::{Pod, RunClaims};
 use cortex_server::config::DatabaseConfig;
+use cortex_server::store::personal::open_leaves;
 use cortex_server::{Config, store};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Method, StatusCode};
@@ -201,7 +202,7 @@ impl<C: Clock + Clone> TestWorld<C> {
         answer(request).await
     }
 
-    /// The record, as the database holds it: every leaf of these kinds, oldest first.
+    /// The record as readers are shown it: every entry of these kinds, oldest first.
     pub async fn record(&self, kinds: &[&str]) -> Vec<Value> {
         let leaves: Vec<Vec<u8>> =
             sqlx::query_scalar("SELECT leaf FROM record WHERE kind = ANY($1) ORDER BY id")
@@ -209,7 +210,9 @@ impl<C: Clock + Clone> TestWorld<C> {
                 .fetch_all(self.pool())
                 .await
                 .expect("the record");
-        leaves.iter().map(|leaf| serde_json::from_slice(leaf).expect("JSON")).collect()
+        let leaves = leaves.iter().map(Vec::as_slice);
+        let shown = open_leaves(self.pool(), leaves).await.expect("the names");
+        shown.iter().map(|leaf| serde_json::from_slice(leaf).expect("JSON")).collect()
     }
 
     /// Cortex's own pool, in its own role.

@@ -75,6 +75,8 @@ enum Command {
     Report(commands::report::Args),
     /// Freezes: stop issuing, for everything or a part of it.
     Freeze(commands::freeze::Args),
+    /// People: erase one from everything but the log's proofs.
+    Person(commands::person::Args),
     /// The issuance log: verify, export, prove, recover.
     Log(commands::log::Args),
     /// Run a command with a run's credentials, which renew themselves.
@@ -107,6 +109,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Revocation(args) => commands::revocation::run(args).await,
         Command::Report(args) => commands::report::run(args).await,
         Command::Freeze(args) => commands::freeze::run(args).await,
+        Command::Person(args) => commands::person::run(args).await,
         Command::Log(args) => commands::log::run(args, load).await,
         Command::Exec(args) => {
             hardening::holder();

@@ -17,6 +17,10 @@ impl Subject {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    pub(crate) fn text_mut(&mut self) -> &mut String {
+        &mut self.0
+    }
 }
 
 impl TryFrom<String> for Subject {

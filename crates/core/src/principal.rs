@@ -238,15 +238,24 @@ impl Principal {
     pub fn subject(&self) -> String {
         let (kind, long) = match self {
             Self::Run(run) => ("run", run.long_subject()),
-            Self::Person(p) => ("person", format!("person:{}:{}", p.issuer, escape(&p.subject))),
+            Self::Person(p) => return person_subject(&p.issuer, &p.subject),
             Self::Service(s) => ("service", format!("service:{}:{}", s.issuer, escape(&s.subject))),
         };
-        if long.len() <= SUBJECT_MAX {
-            return long;
-        }
-        let hash = URL_SAFE_NO_PAD.encode(Digest::of(long.as_bytes()).as_bytes());
-        format!("{kind}-sha256:{}:{hash}", self.issuer())
+        bounded(kind, self.issuer(), long)
     }
+}
+
+/// A person as one string: see [`Principal::subject`].
+pub fn person_subject(issuer: &IssuerName, subject: &str) -> String {
+    bounded("person", issuer, format!("person:{issuer}:{}", escape(subject)))
+}
+
+fn bounded(kind: &str, issuer: &IssuerName, long: String) -> String {
+    if long.len() <= SUBJECT_MAX {
+        return long;
+    }
+    let hash = URL_SAFE_NO_PAD.encode(Digest::of(long.as_bytes()).as_bytes());
+    format!("{kind}-sha256:{issuer}:{hash}")
 }
 
 impl Person {
@@ -275,7 +284,8 @@ impl Person {
         })
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
+    /// Everything that they may be called: their subject, their user name, their address, the part of it before the `@`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         let email = self.email.as_deref();
         let local = email.and_then(|email| email.split_once('@')).map(|(local, _)| local);
         [Some(self.subject.as_str()), self.username.as_deref(), email, local].into_iter().flatten()
@@ -296,7 +306,7 @@ impl Run {
     }
 }
 
-fn escape(part: &str) -> String {
+pub(crate) fn escape(part: &str) -> String {
     use fmt::Write as _;
     part.bytes().fold(String::with_capacity(part.len()), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || b"_.~+-".contains(&byte) {
@@ -307,4 +317,19 @@ fn escape(part: &str) -> String {
         }
         out
     })
+}
+
+/// What [`escape`] made this of; none if it made it of nothing.
+pub(crate) fn unescape(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut out = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        out.push(digit(bytes.next()?)? * 16 + digit(bytes.next()?)?);
+    }
+    String::from_utf8(out).ok()
 }

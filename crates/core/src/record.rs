@@ -3,6 +3,7 @@
 //! An entry is loggable by construction: none of its types can hold a secret.
 
 mod archive;
+pub mod personal;
 mod target;
 mod what;
 
@@ -95,6 +96,23 @@ pub struct Caller {
     /// The service that claimed the run, where the token was not the run's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claimed_by: Option<String>,
+}
+
+/// An address that a person came from, or the commitment to one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Source(String);
+
+impl Source {
+    pub(crate) fn text_mut(&mut self) -> &mut String {
+        &mut self.0
+    }
+}
+
+impl From<std::net::IpAddr> for Source {
+    fn from(address: std::net::IpAddr) -> Self {
+        Self(address.to_string())
+    }
 }
 
 /// What was asked and decided, before a credential exists.
@@ -243,7 +261,7 @@ pub struct Denial {
     pub request_id: String,
     /// The caller's address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<std::net::IpAddr>,
+    pub source: Option<Source>,
     /// The policy that was asked for, as the caller wrote it; bounded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
@@ -315,6 +333,8 @@ pub enum SessionEnd {
     Revoked,
     /// The person was disabled.
     Disabled,
+    /// The person was erased.
+    Erased,
     /// It was not used for too long, or its time was over.
     Expired,
 }
@@ -326,6 +346,20 @@ pub struct PersonChange {
     pub issuer: IssuerName,
     /// The `sub` that it knows them by.
     pub subject: String,
+    /// The admin who did it, as principal.
+    pub by: String,
+}
+
+/// The erasure of a person: from here on nobody can say who the commitments stood for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erasure {
+    /// The person, as principal by their commitment. It names nobody.
+    pub person: String,
+    /// The commitments to what Airflows and command lines call them, which were erased with them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub users: Vec<String>,
+    /// Why, in the words of whoever did it.
+    pub reason: String,
     /// The admin who did it, as principal.
     pub by: String,
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use cortex_core::principal::Ident;
+use cortex_core::record::personal::is_mistakable;
 use cortex_core::{Attestation, IssuerName, Person, Principal, Run, Service, SignIn};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -119,6 +120,9 @@ pub(crate) fn subject(claims: &Payload) -> Result<&str, Refused> {
     let printable = sub.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
     if sub.is_empty() || sub.len() > MAX_SUBJECT || !printable || sub.trim() != sub {
         return Err(Refused::new(Reason::Claim, "sub is not 1 to 255 printable ASCII characters"));
+    }
+    if is_mistakable(sub) {
+        return Err(Refused::new(Reason::Claim, "sub looks like what the log has in the place of names"));
     }
     Ok(sub)
 }
@@ -360,6 +364,9 @@ fn checked_text(text: &str, path: &ClaimPath) -> Result<String, Refused> {
     };
     if text.is_empty() || text.len() > MAX_TEXT || text.chars().any(hides) {
         return Err(bad_value(path, "it is empty, too long or has invisible characters"));
+    }
+    if is_mistakable(text) {
+        return Err(bad_value(path, "it looks like what the log has in the place of names"));
     }
     Ok(text.to_owned())
 }

@@ -11,6 +11,7 @@ pub mod checkpoint;
 mod hash;
 pub mod note;
 pub mod opening;
+pub mod personal;
 pub mod proof;
 pub mod receipt;
 pub mod seal;

@@ -1,10 +1,12 @@
 //! Saying no: on record first, then in words that tell the caller no more than they may know.
 
 use cortex_core::policy::Demand;
+use cortex_core::principal::person_subject;
 use cortex_core::record::{Denial, What};
 use cortex_core::{Clause, DecisionId, Freeze, GrantId, PolicyName, Reason};
-use cortex_identity::{ClaimReason, ClaimRefusal, Rejection, Verified};
+use cortex_identity::{ClaimReason, ClaimRefusal, IssuerStatus, Kind, Known, Rejection, Verified};
 use cortex_providers::{MintError, Refusal};
+use jiff::Timestamp;
 use metrics::SharedString;
 
 use crate::barrier::Bar;
@@ -98,14 +100,25 @@ pub(crate) async fn of_token(broker: &Broker, request: &Request, rejection: &Rej
         }
         return Refused::Request { description: TOKEN_REFUSED.to_owned(), decision_id: None };
     };
-    let mut denial =
-        blank(broker, request, code, format!("{}:{}", known.issuer, known.subject.as_deref().unwrap_or("-")));
+    let mut denial = blank(broker, request, code, of_known(broker, known));
     denial.policy = Some(bounded(&request.policy));
     if rejection.is_temporary() {
         return note(broker, denial, |_| unavailable(ISSUER_AWAY)).await;
     }
     let description = format!("{TOKEN_REFUSED}: {}", rejection.reason);
     note(broker, denial, |id| Refused::Request { description, decision_id: Some(id) }).await
+}
+
+/// Whose token it was that proved no principal: of a person as principal, of others issuer and `sub`.
+pub(crate) fn of_known(broker: &Broker, known: &Known) -> String {
+    let Known { issuer, subject, .. } = known;
+    let is_person = |status: &IssuerStatus| status.issuer == *issuer && status.kind == Kind::Person;
+    match subject {
+        Some(subject) if broker.live().identity.status().iter().any(is_person) => {
+            person_subject(issuer, subject)
+        }
+        _ => format!("{issuer}:{}", subject.as_deref().unwrap_or("-")),
+    }
 }
 
 /// A service's token without a run.
@@ -184,28 +197,30 @@ fn code(clause: Clause) -> &'static str {
 pub(crate) async fn of_freeze(broker: &Broker, context: &Context, freeze: &Freeze) -> Refused {
     let id = DecisionId::new(context.now, broker.random.id_bits());
     let (reason, description) = frozen(freeze);
-    let denial = Denial { provider: None, reasons: vec![reason], ..within(context, id, "", "freeze") };
+    // Who set it and why is in the freeze's own record, where they can be erased.
+    let message = format!("A freeze that was set at {} stops this.", shown(freeze.at));
+    let reasons = vec![Reason { message, ..reason }];
+    let denial = Denial { provider: None, reasons, ..within(context, id, "", "freeze") };
     note(broker, denial, |id| Refused::Target { description, decision_id: id }).await
 }
 
 /// A freeze as the rule that denied, and in words: by whom, since when, why, until when.
 pub(crate) fn frozen(freeze: &Freeze) -> (Reason, String) {
-    let message = format!(
-        "{} froze {} at {}: {}",
-        freeze.by,
-        freeze.scope.in_words(),
-        freeze.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        freeze.reason
-    );
+    let message =
+        format!("{} froze {} at {}: {}", freeze.by, freeze.scope.in_words(), shown(freeze.at), freeze.reason);
     let remedy = match freeze.until {
         Some(until) => {
-            format!("It ends at {}; an admin can lift it before.", until.strftime("%Y-%m-%dT%H:%M:%SZ"))
+            format!("It ends at {}; an admin can lift it before.", shown(until))
         }
         None => "It lasts until an admin lifts it.".to_owned(),
     };
     let rule = format!("freeze#{}", freeze.id);
     let description = format!("{message}. {remedy} ({rule})");
     (Reason { rule, clause: Clause::Freeze, message, remedy }, description)
+}
+
+fn shown(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 pub(crate) async fn of_unreadable_guardrails(
@@ -330,7 +345,7 @@ fn within(context: &Context, decision_id: DecisionId, provider: &str, code: &str
         principal: Some(context.principal().clone()),
         subject: context.subject.clone(),
         request_id: context.request.request_id.clone(),
-        source: context.request.source,
+        source: context.request.source.map(Into::into),
         policy: Some(context.policy.name().to_string()),
         policy_digest: Some(context.policy.digest()),
         provider: Some(bounded(provider)),
@@ -357,7 +372,7 @@ fn blank(broker: &Broker, request: &Request, code: &str, subject: String) -> Den
         principal: None,
         subject,
         request_id: request.request_id.clone(),
-        source: request.source,
+        source: request.source.map(Into::into),
         policy: None,
         policy_digest: None,
         provider: None,

@@ -82,7 +82,7 @@ async fn deny(
         subject: lease.verified.principal().subject(),
         principal: Some(lease.verified.principal().clone()),
         request_id: request_id.to_owned(),
-        source,
+        source: source.map(Into::into),
         policy: Some(lease.policy.to_string()),
         policy_digest: Some(lease.policy_digest),
         provider: Some(lease.provider.clone()),

@@ -9,6 +9,7 @@ use cortex_log::Hash;
 use cortex_log::audit::{Auditor, Fault, Recovery, Summary};
 use cortex_log::checkpoint::Checkpoint;
 use cortex_log::note::{MAX_NOTE_BYTES, Verifier};
+use cortex_log::personal::Opening;
 use cortex_log::tile::{self, Tile, TilePath, WIDTH};
 use cortex_log::witness::Cosigner;
 use jiff::Timestamp;
@@ -42,13 +43,19 @@ pub(crate) struct Arguments {
 
 /// What ended the verification.
 pub(crate) enum Stop {
-    Found(Outcome),
+    Found(Box<Outcome>),
     Unchecked(Unchecked),
+}
+
+impl Stop {
+    pub(crate) fn found(outcome: Outcome) -> Self {
+        Self::Found(Box::new(outcome))
+    }
 }
 
 impl From<Fault> for Stop {
     fn from(fault: Fault) -> Self {
-        Self::Found(fault.into())
+        Self::found(fault.into())
     }
 }
 
@@ -69,7 +76,8 @@ pub(crate) struct Shard {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Unchecked> {
     match verify(arguments) {
-        Ok(outcome) | Err(Stop::Found(outcome)) => Ok(outcome),
+        Ok(outcome) => Ok(outcome),
+        Err(Stop::Found(outcome)) => Ok(*outcome),
         Err(Stop::Unchecked(error)) => Err(error),
     }
 }
@@ -95,7 +103,27 @@ fn verify(arguments: &Arguments) -> Result<Outcome, Stop> {
         recoveries.into_iter().map(|Recovery { origin, record }| Recovered { origin, record }).collect();
     let follows = follows.map(|head| format!("{} of size {}, root {}", head.origin, head.size, head.root));
     let shards = shards.iter().map(|shard| covered(&shard.checkpoint)).collect();
-    Ok(Outcome::Whole { leaves, chains, shards, witnesses, follows, recoveries })
+    let openings = openings(log)?;
+    Ok(Outcome::Whole { leaves, chains, shards, witnesses, follows, recoveries, openings })
+}
+
+/// That everything that came along opens its commitment; how many those are. Who was erased is not among them, and that
+/// is no fault.
+fn openings(log: &Source) -> Result<Option<usize>, Stop> {
+    let Some(bytes) = log.openings()? else { return Ok(None) };
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let mut count = 0;
+    for line in lines {
+        count += 1;
+        let opening: Opening = serde_json::from_slice(line)
+            .map_err(|error| Unchecked::Absent(format!("line {count} of {log}/personal.jsonl: {error}")))?;
+        if !opening.fits() {
+            let what = format!("line {count}: {} is not the commitment to its value", opening.commitment);
+            let meaning = "The log does not say this name or text: it was altered after it was recorded.";
+            return Err(Stop::found(Outcome::signed_wrongly("personal.jsonl", &what, meaning)));
+        }
+    }
+    Ok(Some(count))
 }
 
 /// An older checkpoint. Where only some shards are verified, it must be of one of these.
@@ -136,7 +164,7 @@ fn shard(log: &Source, key: &Verifier, name: &str) -> Result<Shard, Stop> {
     let checkpoint = opened.map_err(|error| {
         let meaning =
             "The checkpoint was altered or replaced, or this is not the log of the key that you gave.";
-        Stop::Found(Outcome::signed_wrongly(
+        Stop::found(Outcome::signed_wrongly(
             &origin,
             &format!("its checkpoint does not verify: {error}"),
             meaning,
@@ -154,7 +182,7 @@ pub(crate) fn cosigned(note: &str, origin: &str, witnesses: &[Cosigner]) -> Resu
         }
         Err(error) => {
             let meaning = "The witness has not seen this checkpoint: it may be shown to you alone.";
-            Err(Stop::Found(Outcome::signed_wrongly(origin, &error, meaning)))
+            Err(Stop::found(Outcome::signed_wrongly(origin, &error, meaning)))
         }
     };
     witnesses.iter().map(open).collect()
@@ -230,7 +258,7 @@ pub(crate) fn read_group(log: &Source, shard: &Shard, first: u64) -> Result<Opti
 }
 
 fn damaged(shard: &Shard, path: TilePath, first: u64, width: u16, why: &str) -> Stop {
-    Stop::Found(Outcome::Fault {
+    Stop::found(Outcome::Fault {
         origin: shard.checkpoint.origin.clone(),
         index: Some(first),
         until: Some(first + u64::from(width)),

@@ -25,7 +25,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Unchecked> {
     match verify(arguments) {
-        Ok(outcome) | Err(Stop::Found(outcome)) => Ok(outcome),
+        Ok(outcome) => Ok(outcome),
+        Err(Stop::Found(outcome)) => Ok(*outcome),
         Err(Stop::Unchecked(error)) => Err(error),
     }
 }
@@ -36,13 +37,13 @@ fn verify(arguments: &Arguments) -> Result<Outcome, Stop> {
     let leaf = Hash::leaf(&read(leaf, MAX_LEAF_BYTES)?);
     let checkpoint = Checkpoint::open_under(&file.checkpoint, &trust.key).map_err(|error| {
         let meaning = "The proof's checkpoint was altered, or is not of the log of the key that you gave.";
-        Stop::Found(Outcome::signed_wrongly(trust.key.name(), &error, meaning))
+        Stop::found(Outcome::signed_wrongly(trust.key.name(), &error, meaning))
     })?;
     let witnesses = log::cosigned(&file.checkpoint, &checkpoint.origin, &trust.witnesses)?;
     proof::verify_inclusion(leaf, file.index, checkpoint.size, checkpoint.root, &file.hashes).map_err(
         |error| {
             let meaning = "The leaf or the proof was altered, or they do not belong together.";
-            Stop::Found(Outcome::signed_wrongly(&checkpoint.origin, &error, meaning))
+            Stop::found(Outcome::signed_wrongly(&checkpoint.origin, &error, meaning))
         },
     )?;
     Ok(Outcome::Included { index: file.index, checkpoint: log::covered(&checkpoint), witnesses })

@@ -39,7 +39,8 @@ struct Found {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Unchecked> {
     match verify(arguments) {
-        Ok(outcome) | Err(Stop::Found(outcome)) => Ok(outcome),
+        Ok(outcome) => Ok(outcome),
+        Err(Stop::Found(outcome)) => Ok(*outcome),
         Err(Stop::Unchecked(error)) => Err(error),
     }
 }
@@ -116,7 +117,7 @@ fn search(
         return Ok(());
     }
     let what = "its leaves are not what its checkpoint covers; `cortex-verify log` names the first bad index";
-    Err(Stop::Found(Outcome::signed_wrongly(&shard.checkpoint.origin, &what, "The log was altered.")))
+    Err(Stop::found(Outcome::signed_wrongly(&shard.checkpoint.origin, &what, "The log was altered.")))
 }
 
 /// The key of the seal's chain, if this leaf tells it and the log's key vouches for it.

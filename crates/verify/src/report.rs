@@ -25,6 +25,9 @@ pub(crate) enum Outcome {
         follows: Option<String>,
         /// The shards that a recovery opened.
         recoveries: Vec<Recovered>,
+        /// How many commitments to people the names that came along open; nothing if none came along.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        openings: Option<usize>,
     },
     /// One record is in the log.
     Included {
@@ -131,7 +134,7 @@ impl Report {
 
 fn text(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Whole { leaves, chains, shards, witnesses, follows, recoveries } => {
+        Outcome::Whole { leaves, chains, shards, witnesses, follows, recoveries, openings } => {
             let mut lines = vec![format!("WHOLE: {leaves} records, written by {chains} chains.")];
             lines.extend(shards.iter().map(covered));
             lines.extend(witnesses.iter().map(cosigned));
@@ -139,6 +142,9 @@ fn text(outcome: &Outcome) -> String {
             lines.extend(recoveries.iter().map(|Recovered { origin, record }| {
                 format!("  A recovery opened {origin}, because what was published was lost: {record}")
             }));
+            lines.extend(
+                openings.map(|count| format!("  {count} names and texts are those that it commits to.")),
+            );
             lines.join("\n")
         }
         Outcome::Included { index, checkpoint, witnesses } => {

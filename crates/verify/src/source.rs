@@ -19,6 +19,8 @@ const TOKEN: &str = "CORTEX_TOKEN";
 const FULL: u16 = 256;
 /// The longest note or list of shards, in bytes.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
+/// The longest list of openings, in bytes.
+const MAX_OPENINGS_BYTES: usize = 1 << 30;
 
 /// A published log.
 #[derive(Clone)]
@@ -107,6 +109,14 @@ impl Source {
                 .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             joined.collect()
         })
+    }
+
+    /// What opens the leaves' commitments; nothing where it did not come along. A live log does not give it out.
+    pub(crate) fn openings(&self) -> Result<Option<Vec<u8>>, SourceError> {
+        match &self.place {
+            Place::Folder(_) => self.get("personal.jsonl", MAX_OPENINGS_BYTES),
+            Place::Web(..) => Ok(None),
+        }
     }
 
     fn tile(&self, shard: &str, path: TilePath) -> Result<Option<Vec<u8>>, SourceError> {

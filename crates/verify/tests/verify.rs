@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use cortex_log::personal::Opening;
 use cortex_log::proof::{Plan, ProofFile};
 use cortex_log::receipt::Receipt;
 use cortex_log::tree::Frontier;
@@ -69,6 +70,28 @@ fn a_published_log_is_whole() {
     let key = log.signer.verifier().to_string();
     let (code, said) = run(&["log", text(folder.path()), "--key", &key]);
     assert_eq!((code, said.lines().next()), (0, Some("WHOLE: 608 records, written by 2 chains.")));
+}
+
+#[test]
+fn names_that_come_along_are_those_that_were_committed_to() {
+    let (log, folder) = published();
+    let openings = [[1; 32], [2; 32]].map(|salt| Opening::new(&salt, "person:staff:bob".to_owned()));
+    let write = |openings: &[Opening]| {
+        let lines: Vec<String> = openings.iter().map(|one| json!(one).to_string()).collect();
+        fs::write(folder.path().join("personal.jsonl"), lines.join("\n")).unwrap();
+        verify(&log, text(folder.path()), &[])
+    };
+    let (code, answer) = write(&openings);
+    assert_eq!((code, &answer["openings"]), (0, &json!(2)), "{answer}");
+    let (code, answer) = write(&openings[1..]);
+    assert_eq!((code, &answer["openings"]), (0, &json!(1)), "who was erased is no fault: {answer}");
+    let altered = Opening { value: "person:staff:ann".to_owned(), ..openings[0].clone() };
+    let (code, answer) = write(&[openings[1].clone(), altered]);
+    assert_eq!((code, &answer["origin"]), (1, &json!("personal.jsonl")), "{answer}");
+    assert!(answer["what"].as_str().unwrap().starts_with("line 2: "), "{answer}");
+    fs::write(folder.path().join("personal.jsonl"), "bob\n").unwrap();
+    let (code, answer) = verify(&log, text(folder.path()), &[]);
+    assert_eq!(code, 2, "{answer}");
 }
 
 #[test]

@@ -2,3 +2,5 @@
 
 mod questions;
 mod reports;
+
+pub(crate) use questions::known;

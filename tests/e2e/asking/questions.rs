@@ -14,7 +14,7 @@ use crate::grants::{bob_approves, by_hand, pending};
 const KNOWN: &str =
     "SELECT (SELECT count(*) FROM record) = (SELECT next FROM stream_cursor WHERE name = ':facts')";
 
-pub(super) async fn known(world: &TestWorld) {
+pub(crate) async fn known(world: &TestWorld) {
     let until = Instant::now() + Duration::from_mins(1);
     while !sqlx::query_scalar::<_, bool>(KNOWN).fetch_one(world.pool()).await.unwrap() {
         assert!(Instant::now() < until, "the facts never came");

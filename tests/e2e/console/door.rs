@@ -166,7 +166,7 @@ async fn pkce_nonce_and_time_hold() {
     assert_eq!(refused.status, StatusCode::BAD_REQUEST, "an ID token of another sign-in: {refused:?}");
     let on_record = world.record(&["session.refused"]).await;
     assert_eq!(on_record[0]["reason"], "nonce");
-    assert_eq!(on_record[0]["person"], "staff:admin");
+    assert_eq!(on_record[0]["person"], "person:staff:admin");
 
     let authorize = visit.begin().await;
     world.clock.advance(SignedDuration::from_mins(11));

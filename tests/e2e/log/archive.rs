@@ -133,12 +133,12 @@ async fn proven(world: &TestWorld, receipt: &Receipt) {
 /// An export wants the archive's files, and is whole with them.
 async fn exported_with(world: &TestWorld, archive: &Path) {
     let export = tempfile::tempdir().unwrap();
-    let error = cortex_server::log::export(world.pool(), export.path(), |_, _| {}).await.unwrap_err();
+    let error = cortex_server::log::export(world.pool(), export.path(), false, |_, _| {}).await.unwrap_err();
     assert!(error.to_string().contains("in the archive"), "{error}");
     let bundle = "2026/tile/entries/000";
     std::fs::create_dir_all(export.path().join("2026/tile/entries")).unwrap();
     std::fs::copy(archive.join(bundle), export.path().join(bundle)).unwrap();
-    cortex_server::log::export(world.pool(), export.path(), |_, _| {}).await.unwrap();
+    cortex_server::log::export(world.pool(), export.path(), false, |_, _| {}).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use cortex_tests::world::TestWorld;
 use sqlx::PgConnection;
 
 use super::{administrator, finding, issue, round};
+use crate::asking::known;
 
 struct Deed {
     what: &'static str,
@@ -56,6 +57,31 @@ const DEEDS: &[Deed] = &[
         noticed: "somebody else has",
     },
     Deed {
+        what: "another one is made of who did something",
+        sql: &["UPDATE personal SET value = 'operator:other' WHERE value = 'operator:dev'"],
+        noticed: "is to another value",
+    },
+    Deed {
+        what: "who did something is hidden",
+        sql: &["DELETE FROM personal WHERE value = 'operator:dev'"],
+        noticed: "nobody knows who",
+    },
+    Deed {
+        what: "what auditors ask by is edited",
+        sql: &["UPDATE record_fact SET target = 'another' WHERE target IS NOT NULL"],
+        noticed: "record_fact",
+    },
+    Deed {
+        what: "a rule is added to what auditors ask by",
+        sql: &["INSERT INTO record_rule (rule, id) VALUES ('finance#when', @6)"],
+        noticed: "record_rule",
+    },
+    Deed {
+        what: "what auditors ask by is of no record",
+        sql: &["INSERT INTO record_fact (id, break_glass) VALUES ('ffffffff-0000-7000-8000-000000000000', true)"],
+        noticed: "record_fact",
+    },
+    Deed {
         what: "the checkpoint is replaced",
         sql: &["UPDATE log_shard SET checkpoint = replace(checkpoint, 'localhost', 'otherhost')"],
         noticed: "checkpoint",
@@ -92,6 +118,7 @@ async fn whatever_an_administrator_changes_is_named_by_its_index() {
             issue(&world, &format!("r{n}")).await;
         }
         round(&world).await;
+        known(&world).await;
         assert_eq!(finding(&world).await, None, "{}", deed.what);
         let mut administrator = administrator(&world).await;
         commit(&mut administrator, deed).await;

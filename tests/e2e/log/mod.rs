@@ -2,6 +2,7 @@
 
 mod anchor;
 mod archive;
+mod erasure;
 mod faults;
 mod nemesis;
 mod outside;

@@ -103,7 +103,7 @@ async fn programs_that_nobody_here_wrote_verify_what_is_exported_and_a_new_years
     round(&world).await;
     assert_eq!(finding(&world).await, None);
     let folder = tempfile::tempdir().unwrap();
-    let shards = cortex_server::log::export(world.pool(), folder.path(), |_, _| {}).await.unwrap();
+    let shards = cortex_server::log::export(world.pool(), folder.path(), false, |_, _| {}).await.unwrap();
     let names: Vec<&str> = shards.iter().map(|shard| shard.name.as_str()).collect();
     assert_eq!(names, ["2026", "2027"]);
 
@@ -118,7 +118,7 @@ async fn programs_that_nobody_here_wrote_verify_what_is_exported_and_a_new_years
     // A second export writes what is new.
     issue(&world, "last").await;
     round(&world).await;
-    cortex_server::log::export(world.pool(), folder.path(), |_, _| {}).await.unwrap();
+    cortex_server::log::export(world.pool(), folder.path(), false, |_, _| {}).await.unwrap();
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod login;
 pub(crate) mod migrate;
+pub(crate) mod person;
 pub(crate) mod policy;
 pub(crate) mod report;
 pub(crate) mod revocation;

@@ -191,6 +191,9 @@ impl State {
 pub struct Approval {
     /// The person's principal.
     pub person: String,
+    /// The same as the log has it; not shown.
+    #[serde(skip)]
+    pub on_record: String,
     /// Their comment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Archived, Change, Denial, Dropped, GrantEnd, KeyChange, Opening, Outcome, PersonChange, SessionEnd,
-    Settled,
+    Archived, Change, Denial, Dropped, Erasure, GrantEnd, KeyChange, Opening, Outcome, PersonChange,
+    SessionEnd, Settled, Source,
 };
 use crate::credential::Lease;
 use crate::freeze::Scope;
@@ -241,7 +241,7 @@ pub enum What {
         ends_at: Timestamp,
         /// The browser's address.
         #[serde(skip_serializing_if = "Option::is_none")]
-        source: Option<std::net::IpAddr>,
+        source: Option<Source>,
     },
     /// A session is over.
     #[serde(rename = "session.ended")]
@@ -267,7 +267,7 @@ pub enum What {
         request_id: String,
         /// The browser's address.
         #[serde(skip_serializing_if = "Option::is_none")]
-        source: Option<std::net::IpAddr>,
+        source: Option<Source>,
     },
     /// A person is no longer let in, whatever token they show.
     #[serde(rename = "person.disabled")]
@@ -275,6 +275,9 @@ pub enum What {
     /// A person is let in again.
     #[serde(rename = "person.enabled")]
     PersonEnabled(PersonChange),
+    /// A person was erased: what the log has of them leads to nobody any more.
+    #[serde(rename = "person.erased")]
+    PersonErased(Erasure),
     /// A signing key was made, begins to sign, or is no longer published.
     #[serde(rename = "key.created")]
     KeyCreated(KeyChange),
@@ -355,6 +358,7 @@ impl What {
         "session.refused",
         "person.disabled",
         "person.enabled",
+        "person.erased",
         "key.created",
         "key.rotated",
         "key.retired",
@@ -395,6 +399,7 @@ impl What {
             Self::SessionRefused { .. } => "session.refused",
             Self::PersonDisabled(_) => "person.disabled",
             Self::PersonEnabled(_) => "person.enabled",
+            Self::PersonErased(_) => "person.erased",
             Self::KeyCreated(_) => "key.created",
             Self::KeyRotated(_) => "key.rotated",
             Self::KeyRetired(_) => "key.retired",

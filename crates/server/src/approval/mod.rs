@@ -27,8 +27,10 @@ pub(crate) async fn settle(
         return Ok(None);
     }
     let terms = Terms::of(context)?;
-    let new = new_grant(broker, context, planned, &terms)?;
     let mut connection = broker.pool.acquire().await.map_err(|e| away(e.into()))?;
+    let run = grants::run_on_record(&mut connection, terms.run, broker.recorder.stamp()).await;
+    let run = run.map_err(|error| away(error.into()))?;
+    let new = new_grant(broker, context, planned, &terms, &run)?;
     let grant = find(&mut connection, context, &terms, new.request_digest).await.map_err(away)?;
     match grant {
         Some(grant) if is_usable(broker, context, planned, &grant) => approved(context, planned, &grant),
@@ -138,7 +140,7 @@ fn approved(context: &Context, planned: &[Planned], grant: &Grant) -> Result<Opt
     }
     Ok(Some(GrantUse {
         id: grant.id,
-        approvers: grant.approvals().iter().map(|approval| approval.person.clone()).collect(),
+        approvers: grant.approvals().iter().map(|approval| approval.on_record.clone()).collect(),
         standing: matches!(grant.asked, Asked::Standing { .. }),
         break_glass: grant.is_break_glass(),
     }))
@@ -177,14 +179,16 @@ fn new_grant(
     context: &Context,
     planned: &[Planned],
     terms: &Terms<'_>,
+    on_record: &Run,
 ) -> Result<NewGrant, Refused> {
     let scope = |one: &Planned| match terms.valid_for {
         ValidFor::Task => one.plan.scope.clone(),
         ValidFor::Run | ValidFor::Window { .. } => one.plan.scope_of_any_task(),
     };
     let scopes: Map<String, Value> = planned.iter().map(|one| (one.provider.clone(), scope(one))).collect();
+    // What people approve is in the log for ever, with its digest: neither may name who started the run.
     let request = grant::request(
-        terms.run,
+        on_record,
         &Wanted {
             policy: context.policy.name(),
             policy_digest: context.policy.digest(),

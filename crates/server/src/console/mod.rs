@@ -76,6 +76,7 @@ fn routes() -> Router<App> {
         .route("/console/people", get(people::page))
         .route("/console/people/disable", post(people::disable))
         .route("/console/people/enable", post(people::enable))
+        .route("/console/people/erase", post(people::erase))
         .route("/console/sessions/{id}/end", post(people::end_session))
         .route("/console/health", get(health::page))
         .route("/console/{*rest}", get(page::unknown))

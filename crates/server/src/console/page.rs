@@ -104,7 +104,7 @@ impl Frame {
 }
 
 /// What was done, by the word that the address of the next page carries. Only these sentences are ever shown.
-const NOTICES: [(&str, &str); 10] = [
+const NOTICES: [(&str, &str); 11] = [
     ("approved", "Approved. The task goes on the next time it asks."),
     ("denied", "Denied. The task is told so, with your comment."),
     ("withdrawn", "Taken back. Nothing more is issued under it."),
@@ -115,6 +115,7 @@ const NOTICES: [(&str, &str); 10] = [
     ("ended", "The session is over."),
     ("disabled", "Disabled. Their sessions are over and their tokens are refused."),
     ("enabled", "They may sign in again."),
+    ("erased", "They are erased: nothing leads from the log to them."),
 ];
 
 /// The sentence for the word in `done=`.

@@ -11,7 +11,7 @@ use super::session::{Act, Nothing, Visitor};
 use super::text::{self, Html};
 use crate::http::App;
 use crate::http::auth::Role;
-use crate::http::people::{PersonName, change, end};
+use crate::http::people::{Erase, PersonName, change, end, remove};
 use crate::store::{people, sessions};
 
 struct SessionRow {
@@ -96,6 +96,21 @@ pub(super) async fn disable(State(app): State<App>, act: Act<Name>) -> Result<Re
 /// Lets a person in again.
 pub(super) async fn enable(State(app): State<App>, act: Act<Name>) -> Result<Redirect, Oops> {
     set(&app, act, true).await.map(|()| Redirect::to("/console/people?done=enabled"))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Erasure {
+    issuer: String,
+    subject: String,
+    reason: String,
+}
+
+/// Erases a person.
+pub(super) async fn erase(State(app): State<App>, act: Act<Erasure>) -> Result<Redirect, Oops> {
+    let Erasure { issuer, subject, reason } = act.form;
+    let asked = Erase { issuer, subject, users: Vec::new(), reason };
+    remove(&app, &act.visitor.caller, asked).await?;
+    Ok(Redirect::to("/console/people?done=erased"))
 }
 
 async fn set(app: &App, act: Act<Name>, enable: bool) -> Result<(), Oops> {

@@ -216,7 +216,7 @@ async fn refuse(app: &App, visitor: &Visitor, client: Client) -> Response {
         reason: "cross_site".to_owned(),
         person: visitor.caller.subject(),
         request_id: client.request_id,
-        source: client.source,
+        source: client.source.map(Into::into),
     };
     if let Err(error) = app.broker.recorder.note(what).await {
         tracing::warn!(%error, "a refused form is not on record");

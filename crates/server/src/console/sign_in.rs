@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::assets::{ASSETS, Assets};
 use super::page::Oops;
 use super::session::{self, Act, Nothing};
+use crate::denial::of_known;
 use crate::http::{App, Client};
 use crate::sign_in::{Callback, SignIn, SignInError, is_own_path, secret};
 use crate::store::{StoreError, people, sessions};
@@ -93,9 +94,8 @@ async fn refused(app: &App, client: &Client, error: &SignInError) -> Oops {
     tracing::info!(code = error.code(), ?error, "a sign-in was refused");
     match error {
         SignInError::Token(rejection) if rejection.verified.is_some() => {
-            let person = rejection.verified.as_deref().map_or_else(String::new, |known: &Known| {
-                format!("{}:{}", known.issuer, known.subject.as_deref().unwrap_or("unknown"))
-            });
+            let known = rejection.verified.as_deref();
+            let person = known.map_or_else(String::new, |known: &Known| of_known(&app.broker, known));
             note(app, client, error.code(), person).await;
         }
         SignInError::Unavailable(_) => {}
@@ -118,7 +118,7 @@ async fn note(app: &App, client: &Client, reason: &str, person: String) {
         reason: reason.to_owned(),
         person,
         request_id: client.request_id.clone(),
-        source: client.source,
+        source: client.source.map(Into::into),
     };
     if let Err(error) = app.broker.recorder.note(what).await {
         tracing::warn!(%error, "a refused sign-in is not on record");

@@ -79,8 +79,9 @@ impl From<Grant> for GrantStatus {
             GrantState::Spent { decided_at, approvals } => ("approved", Some(decided_at), approvals, None),
             GrantState::Withdrawn { by } => ("denied", Some(by.at), vec![by], None),
             GrantState::Voided { at, because } => {
-                let word =
-                    Approval { person: "cortex".to_owned(), comment: Some(because), at, account: None };
+                let cortex = "cortex".to_owned();
+                let (person, on_record) = (cortex.clone(), cortex);
+                let word = Approval { person, on_record, comment: Some(because), at, account: None };
                 ("expired", Some(at), vec![word], None)
             }
         };

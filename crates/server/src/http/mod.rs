@@ -231,6 +231,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(people::disabled))
         .routes(routes!(people::disable))
         .routes(routes!(people::enable))
+        .routes(routes!(people::erase))
         .routes(routes!(well_known::openid_configuration))
         .routes(routes!(well_known::authorization_server))
         .routes(routes!(well_known::jwks))

@@ -13,9 +13,14 @@ use serde_json::Value;
 
 use super::auth::{Caller, Role};
 use super::error::Problem;
+use super::freezes::{checked_reason, know_at_once};
 use super::{App, body};
+use crate::store::erasure::{self, Erased, ErasureError, NewErasure};
 use crate::store::people::{self, DisabledPerson};
 use crate::store::sessions::{self, Session};
+
+/// How many names of Airflows one call may erase.
+const USERS_MAX: usize = 20;
 
 /// How a command line signs its person in.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -207,6 +212,95 @@ pub(super) async fn enable(
     change(&app, &caller, body::json(&headers, &body)?, true).await.map(|changed| Json(Changed { changed }))
 }
 
+/// Whose name is to be erased, and why.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Erase {
+    /// The name of the issuer that vouches for them.
+    #[schema(max_length = 32)]
+    pub(crate) issuer: String,
+    /// The `sub` that it knows them by.
+    #[schema(min_length = 1, max_length = 255)]
+    pub(crate) subject: String,
+    /// What Airflows and operating systems call them, where that is none of the names that their issuer says.
+    #[serde(default)]
+    #[schema(max_items = 20)]
+    pub(crate) users: Vec<String>,
+    /// Why: a ticket, say. It stays on record, so it must not name them.
+    #[schema(min_length = 1, max_length = 2000)]
+    pub(crate) reason: String,
+}
+
+/// Erase a person: nothing leads from the log to them any more, and it verifies as before. It cannot be undone.
+///
+/// Let their identity provider keep them out first: whoever signs in again is a new person to Cortex. Their sessions end,
+/// and what waits for an approval and is theirs is withdrawn. What exports, streams, notifications and backups have
+/// already is out of reach.
+#[utoipa::path(
+    post, path = "/v1/people/erase", tag = "people", security(("bearer" = [])), request_body = Erase,
+    responses(
+        (status = 200, description = "They are erased.", body = Erased),
+        (status = 409, description = "They are disabled, a freeze or a revocation names them, or it is you.", body = Problem),
+        (status = 422, description = "No issuer, no subject, no reason, or one that names them.", body = Problem),
+    )
+)]
+pub(super) async fn erase(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Erased>, Problem> {
+    caller.need(&[Role::Admin])?;
+    remove(&app, &caller, body::json(&headers, &body)?).await.map(Json)
+}
+
+/// Erases a person, for the API and the console alike.
+pub(crate) async fn remove(app: &App, caller: &Caller, asked: Erase) -> Result<Erased, Problem> {
+    caller.need(&[Role::Admin])?;
+    let Erase { issuer, subject, users, reason } = asked;
+    let refused = |why: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why);
+    let issuer: IssuerName = issuer.parse().map_err(|_| refused("issuer is not the name of an issuer"))?;
+    let subject = checked_subject(subject)?;
+    let plain = |name: &String| (1..=512).contains(&name.len()) && !name.chars().any(char::is_control);
+    if users.len() > USERS_MAX || !users.iter().all(plain) {
+        return Err(refused("users are at most 20 names of 1 to 512 bytes, without control characters"));
+    }
+    let reason = checked_reason(reason)?;
+    refuse_self(caller, &issuer, &subject)?;
+    let erasure = NewErasure { issuer, subject, users, reason, by: caller.subject() };
+    let mut connection = app.broker.pool.acquire().await?;
+    let erased = erasure::erase(&mut connection, erasure, app.broker.recorder.stamp()).await?;
+    drop(connection);
+    know_at_once(app).await;
+    Ok(erased)
+}
+
+impl From<ErasureError> for Problem {
+    fn from(error: ErasureError) -> Self {
+        match error {
+            ErasureError::Store(error) => error.into(),
+            ErasureError::Named => Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+            other => Self::new(StatusCode::CONFLICT, other.to_string()),
+        }
+    }
+}
+
+fn checked_subject(subject: String) -> Result<String, Problem> {
+    let printable = subject.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+    if (1..=255).contains(&subject.len()) && printable {
+        return Ok(subject);
+    }
+    let detail = "subject is 1 to 255 printable ASCII characters";
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
+}
+
+fn refuse_self(caller: &Caller, issuer: &IssuerName, subject: &str) -> Result<(), Problem> {
+    if caller.person.issuer == *issuer && caller.person.subject == subject {
+        return Err(Problem::new(StatusCode::CONFLICT, "nobody does this to themselves; ask another admin"));
+    }
+    Ok(())
+}
+
 /// Disables or enables a person, for the API and the console alike. Whether that changed anything.
 pub(crate) async fn change(
     app: &App,
@@ -222,14 +316,8 @@ pub(crate) async fn change(
     };
     let issuer = name.issuer.parse::<IssuerName>().ok().filter(known);
     let issuer = issuer.ok_or_else(|| refused("issuer is not the name of a configured issuer of people"))?;
-    let subject = name.subject;
-    let printable = subject.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
-    if !(1..=255).contains(&subject.len()) || !printable {
-        return Err(refused("subject is 1 to 255 printable ASCII characters"));
-    }
-    if caller.person.issuer == issuer && caller.person.subject == subject {
-        return Err(Problem::new(StatusCode::CONFLICT, "nobody does this to themselves; ask another admin"));
-    }
+    let subject = checked_subject(name.subject)?;
+    refuse_self(caller, &issuer, &subject)?;
     let change = PersonChange { issuer, subject, by: caller.subject() };
     let mut connection = app.broker.pool.acquire().await?;
     let stamp = app.broker.recorder.stamp();

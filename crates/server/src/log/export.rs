@@ -5,9 +5,14 @@ use std::path::{Path, PathBuf};
 use cortex_log::tile::{self, TilePath};
 use sqlx::PgPool;
 
-use crate::store::StoreError;
 use crate::store::log::read::{self, Shard};
 use crate::store::log::{corrupt, tiles};
+use crate::store::{StoreError, personal};
+
+/// The file with what opens the leaves' commitments.
+const PERSONAL: &str = "personal.jsonl";
+/// How many openings are read at a time.
+const OPENINGS_AT_ONCE: i64 = 4_096;
 
 /// Why it was not written to its end; what was written is whole as far as it goes.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +33,13 @@ pub enum ExportError {
 /// Writes the log's trees below `folder`. What is there already of an earlier export is not written again, but for what has
 /// grown; checkpoints come last, so that they are never newer than the rest. Tells `progress` how many leaves are done, and
 /// of how many.
+///
+/// With `names`, what opens the leaves' commitments to people comes along, of those who are not erased; without, what an
+/// earlier export brought of it goes.
 pub async fn export(
     pool: &PgPool,
     folder: &Path,
+    names: bool,
     mut progress: impl FnMut(u64, u64) + Send,
 ) -> Result<Vec<Shard>, ExportError> {
     let shards = read::shards(pool).await?;
@@ -55,7 +64,27 @@ pub async fn export(
         }
     }
     put(&folder.join("shards"), read::names(&shards).as_bytes()).await?;
+    let path = folder.join(PERSONAL);
+    if names {
+        put(&path, &openings(pool).await?).await?;
+    } else if is_there(&path).await? {
+        tokio::fs::remove_file(&path).await.map_err(|error| file(&path, error))?;
+    }
     Ok(shards)
+}
+
+/// What opens commitments, as JSON lines.
+async fn openings(pool: &PgPool) -> Result<Vec<u8>, StoreError> {
+    let (mut lines, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = personal::page(pool, &after, OPENINGS_AT_ONCE).await?;
+        let Some(last) = page.last() else { return Ok(lines) };
+        after.clone_from(&last.commitment);
+        for opening in page {
+            serde_json::to_writer(&mut lines, &opening).map_err(corrupt)?;
+            lines.push(b'\n');
+        }
+    }
 }
 
 async fn write_tile(

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::store::StoreError;
 use crate::store::log::read::Shard;
+use crate::store::personal;
 use crate::store::reports::{self as store, Access, Published};
 
 pub(crate) use crate::store::reports::Period;
@@ -255,8 +256,10 @@ impl Writing {
         let last = found.last().map(|record| record.id);
         let full = i64::try_from(found.len()).is_ok_and(|count| count == PAGE);
         let mut text = String::new();
-        for record in found {
-            let cells = rows::of_record(&self.pool, *report, &record.leaf).await?;
+        let shown = found.iter().map(|record| record.leaf.as_slice());
+        let shown = personal::open_leaves(&self.pool, shown).await?;
+        for (record, shown) in found.into_iter().zip(shown) {
+            let cells = rows::of_record(&self.pool, *report, &shown).await?;
             self.rows += 1;
             text.push_str(&self.format.row(&self.head, self.rows, &Row { cells, evidence: vec![record] })?);
         }

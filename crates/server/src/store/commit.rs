@@ -7,9 +7,10 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use cortex_identity::Replay;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::draft::{self, Draft};
 use super::log::corrupt;
 use super::pen::Pen;
 use super::recorder::RecordError;
@@ -20,7 +21,7 @@ use crate::log::chain::{Batch, Sealed};
 /// Something to be committed, whole or not at all.
 #[derive(Default)]
 pub(super) struct Job {
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<Draft>,
     pub(super) spend: Option<Replay>,
     pub(super) unspend: Option<Replay>,
     /// The grant that it uses, and when, in microseconds.
@@ -130,9 +131,7 @@ async fn attempt(
     let mut refused: HashMap<usize, RecordError> = twins(batch);
     let jobs: Vec<_> = (0..).zip(batch).filter(|(n, _)| !refused.contains_key(n)).collect();
     let jobs: Vec<_> = jobs.into_iter().map(|(n, job)| (i64::try_from(n).unwrap_or(i64::MAX), job)).collect();
-    let rows: Vec<_> = jobs.iter().flat_map(|(n, job)| job.rows.iter().map(|row| (*n, row))).collect();
-    let sealed = pen.seal(connection, &rows).await?;
-    let exceptions = execute(connection, &jobs, &rows, &sealed).await?;
+    let Written { rows, sealed, exceptions } = write(connection, &jobs, pen).await?;
     let mut passed_over = HashSet::new();
     for (what, job, row) in exceptions {
         let error = match what.as_str() {
@@ -147,12 +146,12 @@ async fn attempt(
         };
         refused.insert(usize::try_from(job).unwrap_or(usize::MAX), error);
     }
-    let is_written = |job: i64, row: &Row| {
-        usize::try_from(job).is_ok_and(|job| !refused.contains_key(&job)) && !passed_over.contains(&row.id)
+    let is_written = |job: i64, row: Uuid| {
+        usize::try_from(job).is_ok_and(|job| !refused.contains_key(&job)) && !passed_over.contains(&row)
     };
     let placed = rows.iter().zip(&sealed.seals);
     let written =
-        placed.filter(|((job, row), _)| is_written(*job, row)).map(|((_, row), seal)| (row.id, seal));
+        placed.filter(|((job, row), _)| is_written(*job, *row)).map(|((_, row), seal)| (*row, seal));
     let mut seals: HashMap<Uuid, Sealed> = written.clone().map(|(id, seal)| (id, seal.clone())).collect();
     pen.wrote(&sealed, written.map(|(_, seal)| seal.leaf).collect());
     // What was passed over is there from an earlier try of the same job, or another row took its place.
@@ -160,11 +159,52 @@ async fn attempt(
     Ok((0..).zip(batch).map(|(n, job)| verdict(job, refused.remove(&n), &seals)).collect())
 }
 
+/// A batch that is written: each row's job and id, how they are sealed, and what did not go as asked.
+struct Written {
+    rows: Vec<(i64, Uuid)>,
+    sealed: Batch,
+    exceptions: Vec<Exception>,
+}
+
+/// Writes the batch: in one statement, and where it has personal values in one transaction with what opens them.
+async fn write(
+    connection: &mut PgConnection,
+    jobs: &[(i64, &Job)],
+    pen: &mut Pen,
+) -> Result<Written, StoreError> {
+    let drafts: Vec<_> = jobs.iter().flat_map(|(n, job)| job.rows.iter().map(|row| (*n, row))).collect();
+    if !drafts.iter().any(|(_, draft)| draft.is_personal()) {
+        return seal_and_execute(connection, jobs, &drafts, pen).await;
+    }
+    pen.find(connection).await?;
+    let mut tx = connection.begin().await?;
+    // This lock comes first for everybody: see the statement.
+    sqlx::query("SELECT epoch_of_release()").execute(&mut *tx).await?;
+    let written = seal_and_execute(&mut tx, jobs, &drafts, pen).await?;
+    tx.commit().await?;
+    Ok(written)
+}
+
+async fn seal_and_execute(
+    connection: &mut PgConnection,
+    jobs: &[(i64, &Job)],
+    drafts: &[(i64, &Draft)],
+    pen: &mut Pen,
+) -> Result<Written, StoreError> {
+    let random = pen.random();
+    let rows = draft::close(connection, drafts.iter().map(|(_, draft)| *draft).collect(), &*random).await?;
+    let rows: Vec<(i64, &Row)> =
+        drafts.iter().zip(&rows).map(|((job, _), row)| (*job, row.as_ref())).collect();
+    let sealed = pen.seal(connection, &rows).await?;
+    let exceptions = execute(connection, jobs, &rows, &sealed).await?;
+    Ok(Written { rows: rows.iter().map(|(job, row)| (*job, row.id)).collect(), sealed, exceptions })
+}
+
 fn verdict(job: &Job, refused: Option<RecordError>, seals: &HashMap<Uuid, Sealed>) -> Verdict {
     if let Some(error) = refused {
         return Err(error);
     }
-    let seals: Option<Vec<_>> = job.rows.iter().map(|row| seals.get(&row.id).cloned()).collect();
+    let seals: Option<Vec<_>> = job.rows.iter().map(|row| seals.get(&row.id()).cloned()).collect();
     seals.ok_or(RecordError::Superseded)
 }
 
@@ -229,7 +269,7 @@ async fn sealed_before(
 pub(super) async fn settle(pool: &PgPool, batch: &[Job], why: &str, patience: Duration) -> Vec<Verdict> {
     tracing::warn!(jobs = batch.len(), error = why, "a commit of the record failed or is uncertain");
     metrics::counter!("cortex_record_commit_failures_total").increment(1);
-    let ids: HashSet<Uuid> = batch.iter().flat_map(|job| &job.rows).map(|row| row.id).collect();
+    let ids: HashSet<Uuid> = batch.iter().flat_map(|job| &job.rows).map(Draft::id).collect();
     let look_up = async {
         let mut connection = pool.acquire().await?;
         let epoch: i64 =

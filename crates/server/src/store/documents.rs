@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Connection as _, PgConnection, PgExecutor};
 
 use super::grants::{self, Void};
-use super::row::{Row, Stamp, insert};
-use super::{StoreError, announce, micros, timestamp};
+use super::row::{Stamp, insert};
+use super::{StoreError, announce, micros, personal, timestamp};
 
 /// The two kinds of documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -124,9 +124,11 @@ pub async fn apply(
 ) -> Result<Vec<Applied>, StoreError> {
     let mut tx = connection.begin().await?;
     lock(&mut tx).await?;
+    // Versions are for ever, like the log: they name their author as it does.
+    let by = personal::principal(&mut tx, by, &*stamp.random).await?;
     let mut applied = Vec::with_capacity(documents.len());
     for document in documents {
-        applied.push(apply_one(&mut tx, document, by, stamp).await?);
+        applied.push(apply_one(&mut tx, document, &by, stamp).await?);
     }
     if documents.iter().any(|document| document.kind == Kind::Guardrail) {
         compile_together(&mut tx).await?;
@@ -242,7 +244,7 @@ async fn note(tx: &mut PgConnection, kind: Kind, change: Change, stamp: &Stamp) 
         Kind::Policy if change.version.is_none() => What::PolicyRetired(change),
         Kind::Policy => What::PolicyApplied(change),
     };
-    let row: Row = stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    let row = stamp.draft(what).map_err(|e| StoreError::Corrupt(e.to_string()))?;
     insert(tx, &[row], stamp).await?;
     Ok(())
 }
@@ -254,7 +256,7 @@ pub async fn head(
     name: &str,
 ) -> Result<Option<Version>, StoreError> {
     let row: Option<VersionRow> = sqlx::query_as(
-        "SELECT d.name, d.version, d.digest, d.source, d.applied_by,
+        "SELECT d.name, d.version, d.digest, d.source, opened_principal(d.applied_by) AS applied_by,
                 (extract(epoch FROM d.applied_at) * 1000000)::int8 AS applied_at, h.retired
          FROM document_head h JOIN document d USING (kind, name, version)
          WHERE h.kind = $1 AND h.name = $2",
@@ -273,7 +275,7 @@ pub async fn history(
     name: &str,
 ) -> Result<Vec<Version>, StoreError> {
     let rows: Vec<VersionRow> = sqlx::query_as(
-        "SELECT d.name, d.version, d.digest, d.source, d.applied_by,
+        "SELECT d.name, d.version, d.digest, d.source, opened_principal(d.applied_by) AS applied_by,
                 (extract(epoch FROM d.applied_at) * 1000000)::int8 AS applied_at,
                 (h.retired OR h.version <> d.version) AS retired
          FROM document d JOIN document_head h USING (kind, name)
@@ -294,7 +296,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<Version>, StoreError> {
     let rows: Vec<VersionRow> = sqlx::query_as(
-        "SELECT d.name, d.version, d.digest, d.source, d.applied_by,
+        "SELECT d.name, d.version, d.digest, d.source, opened_principal(d.applied_by) AS applied_by,
                 (extract(epoch FROM d.applied_at) * 1000000)::int8 AS applied_at, h.retired
          FROM document_head h JOIN document d USING (kind, name, version)
          WHERE h.kind = $1 AND NOT h.retired AND h.name > $2 ORDER BY h.name LIMIT $3",

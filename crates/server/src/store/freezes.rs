@@ -168,7 +168,7 @@ pub(super) async fn add(tx: &mut PgConnection, new: NewFreeze, stamp: &Stamp) ->
     .await?;
     let Freeze { id: freeze_id, scope, reason, by, at: _, until } = freeze.clone();
     let what = What::FreezeSet { freeze_id, scope, reason, by, until };
-    let row = stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    let row = stamp.draft(what).map_err(|e| StoreError::Corrupt(e.to_string()))?;
     insert(tx, &[row], stamp).await?;
     Ok(freeze)
 }
@@ -200,7 +200,7 @@ pub async fn lift(
     .execute(&mut *tx)
     .await?;
     let what = What::FreezeLifted { freeze_id: id, scope: found.freeze.scope.clone(), by: by.to_owned() };
-    insert(&mut tx, &[stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?], stamp).await?;
+    insert(&mut tx, &[stamp.draft(what).map_err(|e| StoreError::Corrupt(e.to_string()))?], stamp).await?;
     next_epoch(&mut tx).await?;
     tx.commit().await?;
     Ok(StoredFreeze { in_force: false, lifted_at: Some(now), lifted_by: Some(by.to_owned()), ..found })

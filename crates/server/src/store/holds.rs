@@ -168,8 +168,8 @@ pub async fn set(connection: &mut PgConnection, new: NewHold, stamp: &Stamp) -> 
 }
 
 async fn note(tx: &mut PgConnection, what: What, stamp: &Stamp) -> Result<(), StoreError> {
-    let row = stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?;
-    insert(tx, &[row], stamp).await
+    let draft = stamp.draft(what).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    insert(tx, &[draft], stamp).await
 }
 
 /// Lifts a hold, which whoever set it may not.

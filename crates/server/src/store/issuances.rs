@@ -10,7 +10,7 @@ use sqlx::error::DatabaseError;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::{StoreError, micros, timestamp};
+use super::{StoreError, micros, personal, timestamp};
 
 /// What is listed where no kind is asked for.
 pub const DECISIONS: [&str; 3] = ["issuance.intent", "issuance.issued", "denial"];
@@ -180,7 +180,8 @@ impl TryFrom<IssuanceRow> for Issuance {
 
 /// The records that fit, newest first.
 pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<Issuance>, StoreError> {
-    let mut query = search::query(filter);
+    let names = search::Names::of(pool, filter).await?;
+    let mut query = search::query(filter, &names);
     // Planned for these very values each time: which index serves best depends on them.
     let found = query.build_query_as().persistent(false).fetch_all(pool).await;
     let rows: Vec<IssuanceRow> =
@@ -207,6 +208,7 @@ pub async fn one(pool: &PgPool, id: Uuid) -> Result<Vec<Value>, StoreError> {
     .bind(id)
     .fetch_all(pool)
     .await?;
+    let leaves = personal::open_leaves(pool, leaves.iter().map(Vec::as_slice)).await?;
     leaves
         .iter()
         .map(|leaf| serde_json::from_slice(leaf).map_err(|e| StoreError::Corrupt(e.to_string())))

@@ -4,6 +4,8 @@
 pub mod barrier;
 mod commit;
 pub mod documents;
+mod draft;
+pub mod erasure;
 pub mod freezes;
 pub mod grants;
 pub mod holds;
@@ -14,6 +16,7 @@ pub(crate) mod measures;
 pub mod notifications;
 mod pen;
 pub mod people;
+pub mod personal;
 pub mod questions;
 mod recorder;
 pub mod replay;

@@ -8,7 +8,7 @@ use sqlx::{Connection as _, PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::row::{Row, Stamp, insert};
-use super::{StoreError, micros, timestamp};
+use super::{StoreError, micros, personal, timestamp};
 
 /// A notification that this replica is to send now.
 #[derive(Debug, sqlx::FromRow)]
@@ -25,7 +25,7 @@ pub struct Due {
     /// The record that it tells of.
     #[sqlx(try_from = "Uuid")]
     pub record_id: RecordId,
-    /// That record's bytes.
+    /// That record as readers are shown it: JSON.
     pub leaf: Vec<u8>,
 }
 
@@ -42,7 +42,7 @@ pub enum Failure {
 }
 
 /// Writes into the outbox what `rows`, just recorded in this transaction, are to be told of.
-pub(super) async fn enqueue(tx: &mut PgConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
+pub(super) async fn enqueue(tx: &mut PgConnection, rows: &[&Row]) -> Result<(), sqlx::Error> {
     let notices: Vec<_> = rows.iter().flat_map(|row| row.notices.iter().map(move |one| (row, one))).collect();
     if notices.is_empty() {
         return Ok(());
@@ -73,7 +73,7 @@ pub async fn claim(
     mine_until: Timestamp,
     limit: i64,
 ) -> Result<Vec<Due>, StoreError> {
-    Ok(sqlx::query_as(
+    let mut due: Vec<Due> = sqlx::query_as(
         "UPDATE notification n SET attempts = n.attempts + 1,
                 due_at = timestamptz 'epoch' + $3 * interval '1 microsecond'
          FROM (SELECT id FROM notification
@@ -88,7 +88,10 @@ pub async fn claim(
     .bind(micros(mine_until))
     .bind(limit)
     .fetch_all(pool)
-    .await?)
+    .await?;
+    let leaves = personal::open_leaves(pool, due.iter().map(|one| one.leaf.as_slice())).await?;
+    due.iter_mut().zip(leaves).for_each(|(one, leaf)| one.leaf = leaf);
+    Ok(due)
 }
 
 /// It arrived: nothing is left to do.
@@ -132,7 +135,7 @@ pub async fn failed(
             attempts: due.attempts,
             error: error.to_owned(),
         };
-        insert(&mut tx, &[stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?], stamp).await?;
+        insert(&mut tx, &[stamp.draft(what).map_err(|e| StoreError::Corrupt(e.to_string()))?], stamp).await?;
     }
     tx.commit().await?;
     Ok(())

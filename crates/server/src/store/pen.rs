@@ -12,6 +12,7 @@ use super::log::corrupt;
 use super::row::{Row, Stamp};
 use crate::log::Health;
 use crate::log::chain::{Batch, Chain, Tail};
+use crate::random::Random;
 
 /// Seals what the recorder commits. It knows where its chain is, or looks: after a commit that is uncertain, nothing is
 /// written before it has.
@@ -28,6 +29,15 @@ pub(super) struct Pen {
 impl Pen {
     pub(super) fn new(stamp: Stamp, health: Health) -> Self {
         Self { stamp, health, chain: None, tail: None, known: 0 }
+    }
+
+    /// Looks where its chain is, where it does not know: before a transaction that may come to nothing.
+    pub(super) async fn find(&mut self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        self.stand(connection).await.map(drop)
+    }
+
+    pub(super) fn random(&self) -> Arc<dyn Random> {
+        Arc::clone(&self.stamp.random)
     }
 
     /// Seals the next batch. Until [`Pen::wrote`], it is uncertain.

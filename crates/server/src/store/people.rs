@@ -85,7 +85,7 @@ pub async fn enable(
 }
 
 async fn note(tx: &mut PgConnection, what: What, stamp: &Stamp) -> Result<(), StoreError> {
-    let row = stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    let row = stamp.draft(what).map_err(|e| StoreError::Corrupt(e.to_string()))?;
     insert(tx, &[row], stamp).await?;
     Ok(())
 }

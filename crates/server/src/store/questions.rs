@@ -1,5 +1,7 @@
 //! What auditors ask by that no column of the record has.
 
+use std::collections::HashMap;
+
 use cortex_core::record::{Entry, Opening, What, target};
 use cortex_core::{Digest, Principal};
 use sqlx::{Connection as _, PgConnection, PgExecutor, PgPool};
@@ -14,8 +16,8 @@ use jiff::Timestamp;
 pub(crate) const CURSOR: &str = ":facts";
 
 /// What is known of one record.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Fact {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Fact {
     id: Uuid,
     policy_digest: Option<Digest>,
     target: Option<String>,
@@ -29,8 +31,13 @@ impl Fact {
     fn read(leaf: &Leaf) -> Result<Option<Self>, StoreError> {
         let entry: Entry = serde_json::from_slice(&leaf.record)
             .map_err(|error| corrupt(format!("leaf {} of {}: {error}", leaf.index, leaf.origin)))?;
+        Ok(Self::of(entry))
+    }
+
+    /// What an entry says; none where nobody asks by any of it.
+    pub(super) fn of(entry: Entry) -> Option<Self> {
         let id = entry.id.uuid();
-        Ok(match entry.what {
+        match entry.what {
             What::Intent(opening) | What::Issued { opening, .. } => {
                 Some(Self { id, ..Self::of_opening(*opening) })
             }
@@ -52,7 +59,19 @@ impl Fact {
                 Some(Self { id, break_glass: true, ..Self::default() })
             }
             _ => None,
-        })
+        }
+    }
+
+    /// Of a record of which nothing is known.
+    pub(super) fn none_of(id: Uuid) -> Self {
+        Self { id, ..Self::default() }
+    }
+
+    /// Each rule once, in their order: as the table has them.
+    fn in_order(mut self) -> Self {
+        self.rules.sort();
+        self.rules.dedup();
+        self
     }
 
     fn of_opening(opening: Opening) -> Self {
@@ -122,6 +141,54 @@ async fn insert(connection: &mut PgConnection, facts: &[Fact]) -> Result<(), Sto
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// How far what is known goes: a tree by its number, and an index in it. None where nothing is known yet.
+pub(super) async fn known_to(executor: impl PgExecutor<'_>) -> Result<Option<(i32, i64)>, StoreError> {
+    let query = sqlx::query_as("SELECT shard, next FROM stream_cursor WHERE name = $1");
+    Ok(query.bind(CURSOR).fetch_optional(executor).await?)
+}
+
+type FactRow = (Uuid, Option<Vec<u8>>, Option<String>, Option<String>, bool);
+
+/// The first of these records of which something else is known than its leaf says.
+pub(super) async fn differing(
+    connection: &mut PgConnection,
+    expected: &[Fact],
+) -> Result<Option<Uuid>, StoreError> {
+    let ids: Vec<Uuid> = expected.iter().map(|fact| fact.id).collect();
+    let facts: Vec<FactRow> = sqlx::query_as(
+        "SELECT id, policy_digest, target, triggering_user, break_glass FROM record_fact WHERE id = ANY($1)",
+    )
+    .bind(&ids)
+    .fetch_all(&mut *connection)
+    .await?;
+    let rules: Vec<(Uuid, String)> = sqlx::query_as("SELECT id, rule FROM record_rule WHERE id = ANY($1)")
+        .bind(&ids)
+        .fetch_all(connection)
+        .await?;
+    let mut found: HashMap<Uuid, Fact> = HashMap::new();
+    for (id, digest, target, triggering_user, break_glass) in facts {
+        let policy_digest = digest.map(|digest| digest.as_slice().try_into().map_err(corrupt)).transpose()?;
+        found.insert(id, Fact { id, policy_digest, target, triggering_user, break_glass, rules: Vec::new() });
+    }
+    for (id, rule) in rules {
+        found.entry(id).or_insert_with(|| Fact::none_of(id)).rules.push(rule);
+    }
+    let mut known = |id: Uuid| found.remove(&id).unwrap_or_else(|| Fact::none_of(id)).in_order();
+    let differs = |fact: &&Fact| known(fact.id) != (*fact).clone().in_order();
+    Ok(expected.iter().find(differs).map(|fact| fact.id))
+}
+
+/// A record of which something is known although there is none.
+pub(super) async fn unfounded(executor: impl PgExecutor<'_>) -> Result<Option<Uuid>, StoreError> {
+    Ok(sqlx::query_scalar(
+        "(SELECT f.id FROM record_fact f WHERE NOT EXISTS (SELECT FROM record r WHERE r.id = f.id) LIMIT 1)
+         UNION ALL
+         (SELECT f.id FROM record_rule f WHERE NOT EXISTS (SELECT FROM record r WHERE r.id = f.id) LIMIT 1) LIMIT 1",
+    )
+    .fetch_optional(executor)
+    .await?)
 }
 
 /// How many published records are not known yet.

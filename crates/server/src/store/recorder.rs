@@ -192,11 +192,11 @@ impl Recorder {
             let (issuance_id, worst_case_expiry) = (opening.issuance_id, opening.worst_case_expiry);
             opens.push((issuance_id.uuid(), deadline, micros(worst_case_expiry)));
             tickets.push(Ticket { issuance_id, worst_case_expiry });
-            rows.push(self.stamp.row(What::Intent(Box::new(opening)))?);
+            rows.push(self.stamp.draft(What::Intent(Box::new(opening)))?);
         }
         for (opening, lease) in issued {
             own.push(opening.issuance_id);
-            rows.push(self.stamp.row(What::Issued { opening: Box::new(opening), lease })?);
+            rows.push(self.stamp.draft(What::Issued { opening: Box::new(opening), lease })?);
         }
         let grant = grant.map(|grant| (grant.uuid(), micros(now)));
         let job = Job { rows, spend: replay, grant, opens, epoch: Some(epoch), ..Job::default() };
@@ -215,7 +215,7 @@ impl Recorder {
         epoch: Option<i64>,
     ) -> Result<Committed, RecordError> {
         let issuance_id = open.issuance_id;
-        let row = self.stamp.row(What::Outcome { issuance_id, outcome })?;
+        let row = self.stamp.draft(What::Outcome { issuance_id, outcome })?;
         let attempts = async {
             let mut pause = Duration::from_millis(50);
             loop {
@@ -250,7 +250,7 @@ impl Recorder {
 
     /// Writes something down that is neither intent nor outcome.
     pub async fn note(&self, what: What) -> Result<(), RecordError> {
-        let rows = vec![self.stamp.row(what)?];
+        let rows = vec![self.stamp.draft(what)?];
         self.submit(Job { rows, ..Job::default() }).await.map(drop)
     }
 

@@ -2,21 +2,21 @@
 
 use cortex_core::RecordId;
 use jiff::Timestamp;
-use sqlx::PgExecutor;
+use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{StoreError, personal};
 
 /// Up to `limit` requests of `policy` since a time, older than the row `before`, newest first: the id of each row and
-/// its leaf. Rows' ids sort by time, so both bounds are bounds of `record_by_policy`.
+/// its leaf as readers are shown it. Rows' ids sort by time, so both bounds are bounds of `record_by_policy`.
 pub async fn requests(
-    executor: impl PgExecutor<'_>,
+    pool: &PgPool,
     policy: &str,
     since: Timestamp,
     before: Uuid,
     limit: i64,
 ) -> Result<Vec<(Uuid, Vec<u8>)>, StoreError> {
-    let rows = sqlx::query_as(
+    let mut rows: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(
         "SELECT id, leaf FROM record
          WHERE policy = $1 AND id >= $2 AND id < $3
            AND kind IN ('issuance.intent', 'issuance.issued', 'denial', 'grant.requested')
@@ -26,7 +26,9 @@ pub async fn requests(
     .bind(RecordId::new(since, [0; 10]).uuid())
     .bind(before)
     .bind(limit)
-    .fetch_all(executor)
+    .fetch_all(pool)
     .await?;
+    let leaves = personal::open_leaves(pool, rows.iter().map(|(_, leaf)| leaf.as_slice())).await?;
+    rows.iter_mut().zip(leaves).for_each(|((_, leaf), shown)| *leaf = shown);
     Ok(rows)
 }

@@ -189,7 +189,7 @@ pub async fn request(
     store(&mut tx, id, &new, up_to, at).await?;
     let NewRevocation { selector, reason, by, freeze: _ } = new;
     let what = What::RevocationRequested { revocation_id: id, selector, up_to, reason, by };
-    insert(&mut tx, &[stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?], stamp).await?;
+    insert(&mut tx, &[stamp.draft(what).map_err(|e| StoreError::Corrupt(e.to_string()))?], stamp).await?;
     freezes::next_epoch(&mut tx).await?;
     tx.commit().await?;
     Ok(id)

@@ -10,6 +10,7 @@ use sqlx::query::QueryAs;
 use sqlx::{PgConnection, Postgres, Row as _};
 use uuid::Uuid;
 
+use super::draft::{self, Draft};
 use super::log::chains;
 use super::{StoreError, micros, notifications};
 use crate::log::chain::{Batch, Chains};
@@ -54,10 +55,16 @@ impl Stamp {
         }
     }
 
+    /// What the log says of itself, as a row: it names nobody.
     pub(super) fn row(&self, what: What) -> Result<Row, LeafError> {
+        Row::new(&self.entry(what))
+    }
+
+    /// The record of `what`, to be written with [`insert`] or by the recorder.
+    pub(super) fn draft(&self, what: What) -> Result<Draft, LeafError> {
         let entry = self.entry(what);
         let notices = self.endpoints.notices(&entry.what, entry.at, &*self.random);
-        Ok(Row { notices, ..Row::new(&entry)? })
+        Draft::new(entry, notices)
     }
 }
 
@@ -97,6 +104,11 @@ impl Row {
         };
         row.project(&entry.what);
         Ok(row)
+    }
+
+    /// The same, of which somebody is told.
+    pub(super) fn telling(self, notices: Vec<Notice>) -> Self {
+        Self { notices, ..self }
     }
 
     fn project(&mut self, what: &What) {
@@ -142,7 +154,8 @@ impl Row {
             | What::SessionEnded { .. }
             | What::SessionRefused { .. }
             | What::PersonDisabled(_)
-            | What::PersonEnabled(_) => self.people(what),
+            | What::PersonEnabled(_)
+            | What::PersonErased(_) => self.people(what),
             What::KeyCreated(change) | What::KeyRotated(change) | What::KeyRetired(change) => {
                 self.principal = Some(change.by.clone());
             }
@@ -279,6 +292,7 @@ impl Row {
                 self.issuer = Some(change.issuer.to_string());
                 self.principal = Some(change.by.clone());
             }
+            What::PersonErased(erasure) => self.principal = Some(erasure.by.clone()),
             _ => {}
         }
     }
@@ -409,24 +423,26 @@ pub(super) fn bind<'q, O>(
 /// Writes down, within somebody's transaction, what belongs to it, and who is to be told of it.
 pub(super) async fn insert(
     connection: &mut PgConnection,
-    rows: &[Row],
+    drafts: &[Draft],
     stamp: &Stamp,
 ) -> Result<(), StoreError> {
-    if rows.is_empty() {
+    if drafts.is_empty() {
         return Ok(());
     }
-    let batch = chains::at_the_desk(connection, rows, stamp).await?;
-    write(connection, rows, &batch).await?;
-    Ok(notifications::enqueue(connection, rows).await?)
+    let rows = draft::close(connection, drafts.iter().collect(), &*stamp.random).await?;
+    let rows: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
+    let batch = chains::at_the_desk(connection, &rows, stamp).await?;
+    write(connection, &rows, &batch).await?;
+    Ok(notifications::enqueue(connection, &rows).await?)
 }
 
 /// Writes a batch, every row of it.
 pub(super) async fn write(
     connection: &mut PgConnection,
-    rows: &[Row],
+    rows: &[&Row],
     batch: &Batch,
 ) -> Result<(), StoreError> {
-    let numbered: Vec<_> = rows.iter().map(|row| (0, row)).collect();
+    let numbered: Vec<_> = rows.iter().map(|row| (0, *row)).collect();
     let query =
         sqlx::query_as::<_, (Uuid, String, Option<Uuid>)>(concat!("WITH ", rows!(), insert_rows!("")));
     let written = bind(query, &numbered, batch).fetch_all(&mut *connection).await?;

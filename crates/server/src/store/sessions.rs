@@ -102,6 +102,7 @@ pub async fn start(
     .execute(&mut *tx)
     .await?;
     let by = Principal::Person(session.person.clone());
+    let source = source.map(Into::into);
     let what = What::SessionStarted { session_id: session.id, by, ends_at: session.ends_at, source };
     note(&mut tx, [what], stamp).await?;
     tx.commit().await?;
@@ -248,7 +249,7 @@ async fn note(
     whats: impl IntoIterator<Item = What>,
     stamp: &Stamp,
 ) -> Result<(), StoreError> {
-    let rows = whats.into_iter().map(|what| stamp.row(what)).collect::<Result<Vec<_>, _>>();
+    let rows = whats.into_iter().map(|what| stamp.draft(what)).collect::<Result<Vec<_>, _>>();
     let rows = rows.map_err(|e| StoreError::Corrupt(e.to_string()))?;
     if !rows.is_empty() {
         insert(tx, &rows, stamp).await?;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{StoreError, personal};
 
 /// Everything on record about one DAG run, oldest first: what its tasks asked for, what became of it, and what people
 /// said to it.
@@ -37,7 +37,9 @@ pub async fn of_run(
     let entry = |(_, leaf): &(Uuid, Vec<u8>)| {
         serde_json::from_slice(leaf).map_err(|e| StoreError::Corrupt(e.to_string()))
     };
-    leaves.iter().map(entry).collect()
+    let mut entries: Vec<Entry> = leaves.iter().map(entry).collect::<Result<_, _>>()?;
+    personal::open_entries(pool, &mut entries).await?;
+    Ok(entries)
 }
 
 /// How many issuances and denials of one kind fell into one stretch of time.

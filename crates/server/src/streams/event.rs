@@ -12,6 +12,8 @@ use crate::store::streams::Leaf;
 pub(super) struct Event<'a> {
     /// Where it is in the log.
     pub(super) leaf: &'a Leaf,
+    /// The record as readers are shown it: JSON.
+    pub(super) shown: &'a [u8],
     record: Map<String, Value>,
     /// What kind of record it is.
     pub(super) kind: String,
@@ -44,14 +46,14 @@ pub(super) enum Severity {
 }
 
 impl<'a> Event<'a> {
-    /// Reads a leaf of the log.
-    pub(super) fn read(leaf: &'a Leaf) -> Result<Self, String> {
+    /// Reads a leaf of the log, and the record as readers are shown it: with names in the place of commitments.
+    pub(super) fn read(leaf: &'a Leaf, shown: &'a [u8]) -> Result<Self, String> {
         let unreadable = || format!("the record at {} of {} cannot be read", leaf.index, leaf.origin);
-        let record: Map<String, Value> = serde_json::from_slice(&leaf.record).map_err(|_| unreadable())?;
+        let record: Map<String, Value> = serde_json::from_slice(shown).map_err(|_| unreadable())?;
         let text = |name: &str| record.get(name).and_then(Value::as_str);
         let kind = text("kind").ok_or_else(unreadable)?.to_owned();
         let at = text("at").and_then(|at| at.parse().ok()).ok_or_else(unreadable)?;
-        Ok(Self { leaf, record, kind, at })
+        Ok(Self { leaf, shown, record, kind, at })
     }
 
     /// The record's id: the same at each delivery.
@@ -59,7 +61,7 @@ impl<'a> Event<'a> {
         self.text(&["/id"]).unwrap_or_default()
     }
 
-    /// The record whole.
+    /// The record whole, with names in the place of commitments.
     pub(super) fn record(&self) -> &Map<String, Value> {
         &self.record
     }

@@ -80,10 +80,16 @@ pub(super) fn place(event: &Event<'_>) -> Map<String, Value> {
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The record's own bytes, beside the seal and the place: who has the line can compute the leaf's hash.
+/// The record's own bytes, beside the seal and the place: who has the line can compute the leaf's hash. Where it has
+/// commitments, the record with names in their place is before it.
 fn jsonl(event: &Event<'_>) -> String {
     let mut log = place(event);
     log.insert("seal".to_owned(), json!(event.leaf.seal));
     let record = String::from_utf8_lossy(&event.leaf.record);
-    format!("{{\"log\":{},\"record\":{record}}}", Value::Object(log))
+    let log = Value::Object(log);
+    if event.shown == event.leaf.record {
+        return format!("{{\"log\":{log},\"record\":{record}}}");
+    }
+    let shown = String::from_utf8_lossy(event.shown);
+    format!("{{\"log\":{log},\"shown\":{shown},\"record\":{record}}}")
 }

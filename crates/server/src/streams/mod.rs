@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use crate::broker::Broker;
 use crate::notify::webhook;
-use crate::store::StoreError;
 use crate::store::streams::{self as store, Claimed, Leaf, Pause, Progress};
+use crate::store::{StoreError, personal};
 use event::Event;
 use format::From;
 use sink::Body;
@@ -101,7 +101,7 @@ impl Streams {
         let sent = match store::next(&broker.pool, &claimed, BATCH).await {
             Ok(next) => {
                 let next = next.within(BATCH_BYTES);
-                self.send(stream, &next.leaves, broker.clock.now()).await.map(|count| (next.then, count))
+                self.show(broker, stream, &next.leaves).await.map(|count| (next.then, count))
             }
             Err(error) => Err(error.to_string()),
         };
@@ -124,9 +124,20 @@ impl Streams {
         }
     }
 
-    /// Answers how many records went, when all of them have arrived.
-    async fn send(&self, stream: &StreamConfig, leaves: &[Leaf], now: Timestamp) -> Result<u64, String> {
-        let events = leaves.iter().map(Event::read).collect::<Result<Vec<_>, _>>()?;
+    /// Sends records with the names that are known at this moment; answers how many went, when all of them have arrived.
+    async fn show(&self, broker: &Broker, stream: &StreamConfig, leaves: &[Leaf]) -> Result<u64, String> {
+        let records = leaves.iter().map(|leaf| leaf.record.as_slice());
+        let shown = personal::open_leaves(&broker.pool, records).await.map_err(|error| error.to_string())?;
+        let events = leaves.iter().zip(&shown).map(|(leaf, shown)| Event::read(leaf, shown));
+        self.send(stream, events.collect::<Result<_, _>>()?, broker.clock.now()).await
+    }
+
+    async fn send(
+        &self,
+        stream: &StreamConfig,
+        events: Vec<Event<'_>>,
+        now: Timestamp,
+    ) -> Result<u64, String> {
         let wanted: Vec<Event<'_>> = events.into_iter().filter(|event| stream.wants(&event.kind)).collect();
         if wanted.is_empty() {
             return Ok(0);

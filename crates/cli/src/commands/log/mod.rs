@@ -60,6 +60,9 @@ enum Command {
     Export {
         /// The folder.
         folder: PathBuf,
+        /// With the names that the leaves commit to, of people who are not erased: personal.jsonl.
+        #[arg(long)]
+        names: bool,
     },
     /// Turn the receipt of an issuance into a proof that its record is in the log (C2SP tlog-proof), which `cortex-verify
     /// proof` checks. As an auditor or an admin.
@@ -101,10 +104,10 @@ pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) ->
             let older = older.iter().map(|file| kept(file, &key)).collect::<Result<_, _>>()?;
             verified(&pool, &key, older, json).await
         }
-        Command::Export { folder } => {
+        Command::Export { folder, names } => {
             let (pool, _) = open(&load()?).await?;
             let bar = progress();
-            let shards = export(&pool, &folder, |done, total| show(&bar, done, total)).await;
+            let shards = export(&pool, &folder, names, |done, total| show(&bar, done, total)).await;
             bar.finish_and_clear();
             for shard in shards.map_err(|error| Error::Of(Exit::Failed, error.to_string()))? {
                 println!("{}: {} leaves", shard.origin, shard.published);

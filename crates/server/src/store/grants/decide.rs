@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use cortex_core::grant::{Grant, State};
 use cortex_core::record::What;
+use cortex_core::record::personal::{PersonalKind, of_person};
 use cortex_core::{Digest, GrantId, Person, PolicyName, Principal};
 use jiff::Timestamp;
 use sqlx::{Connection as _, PgConnection};
 
-use super::super::micros;
 use super::super::row::{Stamp, insert};
+use super::super::{micros, personal};
 use super::ends::{Ended, end};
 use super::rows::{GrantRow, select_grant};
 use super::{GrantError, StoreError, corrupt, get};
@@ -46,7 +47,8 @@ pub async fn decide(
     }
     let author = author(&mut tx, &grant.policy).await?;
     grant.may_decide(person, &rules.of_author(&author), now)?;
-    insert_word(&mut tx, id, person, &word, now).await?;
+    let (person, word) = committed(&mut tx, person, word, stamp).await?;
+    insert_word(&mut tx, id, &person, &word, now).await?;
     let status = grant.after(word.approve);
     if status != "requested" {
         set_status(&mut tx, id, status, grant.holds_until(now, rules.approved_for), now).await?;
@@ -57,13 +59,13 @@ pub async fn decide(
         request_digest: grant.request_digest,
         dag_id: Some(grant.dag_id().to_string()),
         run_id: grant.run_id().map(ToString::to_string),
-        by: Principal::Person(person.clone()),
+        by: Principal::Person(person),
         approve: word.approve,
         comment: word.comment,
         status: status.to_owned(),
         break_glass: grant.is_break_glass(),
     };
-    insert(&mut tx, &[stamp.row(what).map_err(corrupt)?], stamp).await?;
+    insert(&mut tx, &[stamp.draft(what).map_err(corrupt)?], stamp).await?;
     tx.commit().await?;
     if status != "requested" {
         metrics::histogram!("cortex_grant_wait_seconds", "decision" => status)
@@ -117,13 +119,26 @@ pub async fn authors(
     policies: &[String],
 ) -> Result<HashMap<String, String>, StoreError> {
     let rows: Vec<(String, String)> = sqlx::query_as(
-        "SELECT h.name, d.applied_by FROM document_head h JOIN document d USING (kind, name, version)
+        "SELECT h.name, opened_principal(d.applied_by) FROM document_head h JOIN document d USING (kind, name, version)
          WHERE h.kind = 'policy' AND h.name = ANY($1)",
     )
     .bind(policies)
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().collect())
+}
+
+/// A person's word as the log has it: decisions are for ever, and name whose they are as it does.
+async fn committed(
+    tx: &mut PgConnection,
+    person: &Person,
+    word: Word,
+    stamp: &Stamp,
+) -> Result<(Person, Word), StoreError> {
+    let (mut person, mut word) = (person.clone(), word);
+    let comment = word.comment.as_mut().map(|comment| (PersonalKind::Text, comment));
+    personal::commit(tx, of_person(&mut person, comment), &*stamp.random).await?;
+    Ok((person, word))
 }
 
 async fn insert_word(

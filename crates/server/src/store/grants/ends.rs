@@ -2,11 +2,12 @@
 
 use cortex_core::grant::{Asked, Grant};
 use cortex_core::record::{GrantEnd, What};
-use cortex_core::{Digest, PolicyName};
+use cortex_core::{Digest, IssuerName, PolicyName};
 use sqlx::{Connection as _, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::super::row::{Row, Stamp, insert};
+use super::super::draft::Draft;
+use super::super::row::{Stamp, insert};
 use super::super::{StoreError, micros};
 use super::corrupt;
 
@@ -140,6 +141,54 @@ pub(in crate::store) async fn void(
     record(tx, rows, &Ended { status: "voided", by: None, because: Some(void.because) }, stamp).await
 }
 
+/// What is somebody's of the requests that wait: they asked for it, they started its run, or they decided on it.
+pub(in crate::store) struct Theirs<'a> {
+    /// Their issuer.
+    pub(in crate::store) issuer: &'a IssuerName,
+    /// Its name for them.
+    pub(in crate::store) subject: &'a str,
+    /// What else they are called, in lower case.
+    pub(in crate::store) names: &'a [String],
+    /// Their principal, as it is and as the log has it.
+    pub(in crate::store) principals: [&'a str; 2],
+}
+
+/// Withdraws what waits and is somebody's, because they are erased; answers how many requests those were.
+pub(in crate::store) async fn withdraw_theirs(
+    tx: &mut PgConnection,
+    theirs: &Theirs<'_>,
+    by: &str,
+    stamp: &Stamp,
+) -> Result<usize, StoreError> {
+    const BECAUSE: &str = "somebody who asked for it, started its run or decided on it was erased; ask again";
+    let rows: Vec<EndedRow> = sqlx::query_as(
+        "WITH theirs AS (SELECT g.id, g.status FROM grant_request g
+                         WHERE g.status = 'requested'
+                           AND ((g.kind = 'standing' AND g.requester ->> 'issuer' = $1 AND g.requester ->> 'subject' = $2)
+                                OR lower(g.triggering_user) = ANY($3)
+                                OR EXISTS (SELECT FROM grant_decision d
+                                           WHERE d.grant_id = g.id AND d.person = ANY($4)))
+                         ORDER BY g.id FOR UPDATE)
+         UPDATE grant_request g SET status = 'withdrawn', ended_by = $5, ended_because = $6,
+                ended_at = timestamptz 'epoch' + $7 * interval '1 microsecond'
+         FROM theirs WHERE g.id = theirs.id
+         RETURNING g.id, g.kind, g.policy, g.request_digest, g.dag_id, g.run_id, theirs.status AS was",
+    )
+    .bind(theirs.issuer.as_str())
+    .bind(theirs.subject)
+    .bind(theirs.names)
+    .bind(theirs.principals)
+    .bind(by)
+    .bind(BECAUSE)
+    .bind(micros(stamp.clock.now()))
+    .fetch_all(&mut *tx)
+    .await?;
+    let count = rows.len();
+    let ended = Ended { status: "withdrawn", by: Some(by), because: Some(BECAUSE) };
+    record(tx, rows, &ended, stamp).await?;
+    Ok(count)
+}
+
 async fn record(
     tx: &mut PgConnection,
     rows: Vec<EndedRow>,
@@ -149,9 +198,9 @@ async fn record(
     if rows.is_empty() {
         return Ok(());
     }
-    let rows: Vec<Row> = rows
+    let rows: Vec<Draft> = rows
         .into_iter()
-        .map(|row| stamp.row(what(row, ended)?).map_err(corrupt))
+        .map(|row| stamp.draft(what(row, ended)?).map_err(corrupt))
         .collect::<Result<_, StoreError>>()?;
     insert(tx, &rows, stamp).await?;
     Ok(())

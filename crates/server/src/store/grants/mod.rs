@@ -15,8 +15,8 @@ use rows::{GrantRow, select_grant};
 
 pub use decide::{Word, authors, decide, withdraw};
 pub use ends::expire_due;
-pub(super) use ends::{Void, void};
-pub use request::{NewGrant, request};
+pub(super) use ends::{Theirs, Void, void, withdraw_theirs};
+pub use request::{NewGrant, request, run_on_record};
 
 /// Why a request or a decision was not taken.
 #[derive(Debug, thiserror::Error)]

@@ -3,13 +3,14 @@
 use cortex_core::grant::{Approvers, Asked, Grant};
 use cortex_core::policy::ValidFor;
 use cortex_core::record::What;
-use cortex_core::{Digest, GrantId, PolicyName, Principal};
+use cortex_core::record::personal::user;
+use cortex_core::{Digest, GrantId, PolicyName, Principal, Run};
 use jiff::Timestamp;
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 
-use super::super::micros;
 use super::super::row::{Stamp, insert};
+use super::super::{StoreError, micros, personal};
 use super::ends::expire;
 use super::{GrantError, corrupt, find};
 
@@ -78,6 +79,18 @@ impl NewGrant {
     }
 }
 
+/// A run as the log has it: who started it is committed to.
+pub async fn run_on_record(
+    connection: &mut PgConnection,
+    run: &Run,
+    stamp: &Stamp,
+) -> Result<Run, StoreError> {
+    let mut run = run.clone();
+    let user = run.triggering_user.as_mut().map(user);
+    personal::commit(connection, user.into_iter().collect(), &*stamp.random).await?;
+    Ok(run)
+}
+
 /// Requests an approval, or answers the one that is live for exactly this request.
 pub async fn request(
     connection: &mut PgConnection,
@@ -94,7 +107,7 @@ pub async fn request(
     // What is over makes room for its successor: one live grant for one exact request.
     expire(&mut tx, Some(digest), stamp).await?;
     if insert_request(&mut tx, id, &new, now).await? {
-        insert(&mut tx, &[stamp.row(new.what(id)).map_err(corrupt)?], stamp).await?;
+        insert(&mut tx, &[stamp.draft(new.what(id)).map_err(corrupt)?], stamp).await?;
     }
     tx.commit().await?;
     find(connection, digest, now).await?.ok_or(GrantError::NotFound)

@@ -42,6 +42,7 @@ pub(super) struct GrantRow {
 #[derive(serde::Deserialize)]
 struct DecisionRow {
     person: String,
+    on_record: String,
     account: Option<Person>,
     approve: bool,
     comment: Option<String>,
@@ -59,8 +60,9 @@ macro_rules! select_grant {
                     (extract(epoch FROM g.expires_at) * 1000000)::int8 AS expires_at,
                     (extract(epoch FROM g.decided_at) * 1000000)::int8 AS decided_at,
                     (extract(epoch FROM g.ended_at) * 1000000)::int8 AS ended_at,
-                    COALESCE((SELECT jsonb_agg(jsonb_build_object('person', d.person, 'account', d.account,
-                                     'approve', d.approve, 'comment', d.comment,
+                    COALESCE((SELECT jsonb_agg(jsonb_build_object('person', opened_principal(d.person),
+                                     'on_record', d.person, 'account', opened_account(d.account),
+                                     'approve', d.approve, 'comment', opened_text(d.comment),
                                      'at', (extract(epoch FROM d.decided_at) * 1000000)::int8)
                                      ORDER BY d.decided_at)
                               FROM grant_decision d WHERE d.grant_id = g.id), '[]') AS decisions
@@ -145,6 +147,7 @@ impl GrantRow {
             "withdrawn" => State::Withdrawn {
                 by: Approval {
                     person: self.ended_by.clone().ok_or_else(missing)?,
+                    on_record: self.ended_by.clone().ok_or_else(missing)?,
                     comment: self.ended_because.clone(),
                     at: ended_at.ok_or_else(missing)?,
                     account: None,
@@ -161,7 +164,7 @@ impl GrantRow {
 
 impl DecisionRow {
     fn word(self) -> Result<Approval, StoreError> {
-        let Self { person, account, approve: _, comment, at } = self;
-        Ok(Approval { person, comment, at: timestamp(at)?, account })
+        let Self { person, on_record, account, approve: _, comment, at } = self;
+        Ok(Approval { person, on_record, comment, at: timestamp(at)?, account })
     }
 }

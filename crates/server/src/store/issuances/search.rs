@@ -2,12 +2,12 @@
 
 use cortex_core::RecordId;
 use jiff::{SignedDuration, Timestamp};
-use sqlx::{Postgres, QueryBuilder};
+use sqlx::{PgPool, Postgres, QueryBuilder};
 
 use super::{DECISIONS, Filter, OfficeHours};
-use crate::store::micros;
+use crate::store::{StoreError, micros, personal};
 
-const SELECT: &str = "SELECT o.id, o.kind, o.issuance_id, (extract(epoch FROM o.at) * 1000000)::int8 AS at, o.principal,
+const SELECT: &str = "SELECT o.id, o.kind, o.issuance_id, (extract(epoch FROM o.at) * 1000000)::int8 AS at, opened_principal(o.principal) AS principal,
             o.dag_id, o.run_id, o.task_id, o.policy, o.provider,
             CASE WHEN o.kind = 'denial' THEN 'denied'
                  WHEN o.kind IN ('issuance.intent', 'issuance.issued') THEN COALESCE(e.outcome, o.outcome, 'open')
@@ -19,7 +19,58 @@ const SELECT: &str = "SELECT o.id, o.kind, o.issuance_id, (extract(epoch FROM o.
 /// The kinds that are issuances: the predicate of `record_by_kind`, as it is written there.
 const NO_ISSUANCE: &str = " AND o.kind NOT IN ('issuance.intent', 'issuance.issued', 'issuance.outcome')";
 
-pub(super) fn query(filter: &Filter) -> QueryBuilder<Postgres> {
+/// Every way in which records name the people whom a search is about.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    principal: Vec<String>,
+    approver: Vec<String>,
+    user: Vec<String>,
+}
+
+impl Names {
+    pub(super) async fn of(pool: &PgPool, filter: &Filter) -> Result<Self, StoreError> {
+        let mut names = Self::default();
+        if let Some(principal) = &filter.principal {
+            let all = personal::spellings(pool, principal).await?;
+            names.principal = used(pool, BY_PRINCIPAL, all).await?;
+        }
+        if let Some(approver) = &filter.approver {
+            names.approver = personal::spellings(pool, approver).await?;
+        }
+        if let Some(user) = &filter.triggering_user {
+            names.user = used(pool, BY_USER, personal::user_spellings(pool, user).await?).await?;
+        }
+        Ok(names)
+    }
+}
+
+/// Whether any record is found under a name, by the index that the search uses.
+const BY_PRINCIPAL: &str =
+    "SELECT EXISTS (SELECT FROM record WHERE principal = $1 AND principal NOT LIKE 'run:%')";
+const BY_USER: &str = "SELECT EXISTS (SELECT FROM record_fact WHERE triggering_user = $1)";
+
+/// Those of these names that records use: one alone is searched for in the order of its index.
+async fn used(pool: &PgPool, by: &'static str, names: Vec<String>) -> Result<Vec<String>, StoreError> {
+    let [_, _, ..] = names.as_slice() else { return Ok(names) };
+    let mut used = Vec::with_capacity(names.len());
+    for name in &names {
+        if sqlx::query_scalar(by).bind(name).fetch_one(pool).await? {
+            used.push(name.clone());
+        }
+    }
+    Ok(if used.is_empty() { names } else { used })
+}
+
+/// That a column has one of these values.
+fn one_of(query: &mut QueryBuilder<Postgres>, column: &str, values: &[String]) {
+    query.push(format!(" AND {column} = "));
+    match values {
+        [value] => query.push_bind(value.clone()),
+        values => query.push("ANY(").push_bind(values.to_vec()).push(")"),
+    };
+}
+
+pub(super) fn query(filter: &Filter, names: &Names) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(SELECT);
     // What drives the search has the bounds in time, which are bounds of its index.
     let (by_rule, by_fact) = (filter.rule.is_some(), filter.asks_record_facts());
@@ -38,8 +89,8 @@ pub(super) fn query(filter: &Filter) -> QueryBuilder<Postgres> {
     query.push(" WHERE true");
     kinds(&mut query, filter);
     times(&mut query, filter, driver);
-    columns(&mut query, filter);
-    facts(&mut query, filter);
+    columns(&mut query, filter, names);
+    facts(&mut query, filter, names);
     outcome(&mut query, filter.outcome.as_deref());
     if let Some(hours) = &filter.outside {
         outside(&mut query, hours);
@@ -87,14 +138,13 @@ fn times(query: &mut QueryBuilder<Postgres>, filter: &Filter, driver: &str) {
     }
 }
 
-fn columns(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+fn columns(query: &mut QueryBuilder<Postgres>, filter: &Filter, names: &Names) {
     let columns = [
         ("dag_id", &filter.dag_id),
         ("run_id", &filter.run_id),
         ("task_id", &filter.task_id),
         ("policy", &filter.policy),
         ("provider", &filter.provider),
-        ("principal", &filter.principal),
     ];
     for (column, value) in columns {
         if let Some(value) = value {
@@ -102,6 +152,7 @@ fn columns(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
         }
     }
     if let Some(principal) = &filter.principal {
+        one_of(query, "o.principal", &names.principal);
         match run(principal) {
             // Runs are found by their DAG and their run.
             Some((dag_id, run_id)) => {
@@ -112,9 +163,10 @@ fn columns(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
             }
         }
     }
-    if let Some(approver) = &filter.approver {
-        query.push(" AND o.issuance_id IS NOT NULL AND o.grant_id = ANY(ARRAY(SELECT grant_id FROM grant_decision WHERE person = ");
-        query.push_bind(approver.clone()).push(" AND approve))");
+    if filter.approver.is_some() {
+        query.push(" AND o.issuance_id IS NOT NULL AND o.grant_id = ANY(ARRAY(SELECT grant_id FROM grant_decision WHERE approve");
+        one_of(query, "person", &names.approver);
+        query.push("))");
     }
 }
 
@@ -130,7 +182,7 @@ fn run(principal: &str) -> Option<(String, String)> {
     Some((plain(dag_id).unwrap_or_default(), plain(run_id).unwrap_or_default()))
 }
 
-fn facts(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+fn facts(query: &mut QueryBuilder<Postgres>, filter: &Filter, names: &Names) {
     if let Some(target) = &filter.target {
         query.push(" AND f.target = ").push_bind(target.clone());
     }
@@ -140,8 +192,8 @@ fn facts(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if let Some(digest) = &filter.policy_digest {
         query.push(" AND f.policy_digest = ").push_bind(digest.as_bytes().to_vec());
     }
-    if let Some(user) = &filter.triggering_user {
-        query.push(" AND f.triggering_user = ").push_bind(user.clone());
+    if filter.triggering_user.is_some() {
+        one_of(query, "f.triggering_user", &names.user);
     }
     if filter.break_glass {
         query.push(" AND f.break_glass");

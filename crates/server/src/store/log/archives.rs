@@ -62,7 +62,7 @@ async fn cut(
 pub(crate) async fn note(pool: &PgPool, archived: Archived, stamp: &Stamp) -> Result<(), StoreError> {
     let mut connection = pool.acquire().await?;
     let mut tx = connection.begin().await?;
-    insert(&mut tx, &[stamp.row(What::Archived(archived)).map_err(corrupt)?], stamp).await?;
+    insert(&mut tx, &[stamp.draft(What::Archived(archived)).map_err(corrupt)?], stamp).await?;
     Ok(tx.commit().await?)
 }
 

@@ -42,8 +42,8 @@ async fn open(tx: &mut PgConnection, chain: &Chain, stamp: &Stamp) -> Result<Tai
         predecessor,
     }));
     let row = stamp.row(what).map_err(corrupt)?;
-    let batch = seal(chain, Tail::NEW, std::slice::from_ref(&row), stamp)?;
-    write(tx, &[row], &batch).await?;
+    let batch = seal(chain, Tail::NEW, &[&row], stamp)?;
+    write(tx, &[&row], &batch).await?;
     Ok(Tail { head: batch.number, digest: batch_digest(batch.seals.iter().map(|sealed| sealed.leaf)) })
 }
 
@@ -56,8 +56,8 @@ pub(crate) async fn open_tree(
 ) -> Result<NewBatch, StoreError> {
     let row = stamp.row(what).map_err(corrupt)?;
     enter(tx, chain, stamp).await?;
-    let batch = seal(chain, Tail::NEW, std::slice::from_ref(&row), stamp)?;
-    write(tx, &[row], &batch).await?;
+    let batch = seal(chain, Tail::NEW, &[&row], stamp)?;
+    write(tx, &[&row], &batch).await?;
     let leaves = batch.seals.iter().map(|sealed| sealed.leaf).collect();
     Ok(NewBatch { chain: chain.id, batch: batch.number, leaves })
 }
@@ -110,7 +110,7 @@ async fn predecessor(
 }
 
 /// Seals rows as the next batch.
-fn seal(chain: &Chain, tail: Tail, rows: &[Row], stamp: &Stamp) -> Result<Batch, StoreError> {
+fn seal(chain: &Chain, tail: Tail, rows: &[&Row], stamp: &Stamp) -> Result<Batch, StoreError> {
     chain.seal(tail, rows.iter().map(|row| row.leaf.as_slice()), stamp.clock.now()).map_err(corrupt)
 }
 
@@ -156,7 +156,7 @@ async fn last_written(
 /// one.
 pub(in crate::store) async fn at_the_desk(
     tx: &mut PgConnection,
-    rows: &[Row],
+    rows: &[&Row],
     stamp: &Stamp,
 ) -> Result<Batch, StoreError> {
     let free: Option<(Uuid, i64)> = sqlx::query_as(

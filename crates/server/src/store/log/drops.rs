@@ -42,8 +42,8 @@ pub(crate) async fn permit(
     dropped: Dropped,
     stamp: &Stamp,
 ) -> Result<Uuid, StoreError> {
-    let row = stamp.row(What::Dropped(dropped.clone())).map_err(corrupt)?;
-    let id = row.id;
+    let draft = stamp.draft(What::Dropped(dropped.clone())).map_err(corrupt)?;
+    let id = draft.id();
     let mut tx = owner.begin().await?;
     sqlx::query(
         "INSERT INTO log_drop (shard, upto, archive)
@@ -55,7 +55,7 @@ pub(crate) async fn permit(
     .bind(&dropped.archive)
     .execute(&mut *tx)
     .await?;
-    insert(&mut tx, &[row], stamp).await?;
+    insert(&mut tx, &[draft], stamp).await?;
     tx.commit().await?;
     Ok(id)
 }
@@ -93,7 +93,11 @@ const GOING: &str = "
             -- Whatever names them: who asked, who approved, who is meant.
             AND (h.scope ->> 'principal' IS NULL
                  OR strpos(convert_from(COALESCE(o.leaf, r.leaf), 'UTF8'), h.scope ->> 'principal') > 0
-                 OR strpos(convert_from(r.leaf, 'UTF8'), h.scope ->> 'principal') > 0))
+                 OR strpos(convert_from(r.leaf, 'UTF8'), h.scope ->> 'principal') > 0
+                 OR EXISTS (SELECT FROM personal p
+                            WHERE p.kind = 'person' AND p.owner = '' AND p.value = h.scope ->> 'principal'
+                              AND (strpos(convert_from(COALESCE(o.leaf, r.leaf), 'UTF8'), p.commitment) > 0
+                                   OR strpos(convert_from(r.leaf, 'UTF8'), p.commitment) > 0))))
     DELETE FROM record r USING page
     WHERE r.chain = page.chain AND r.batch = page.batch
       AND NOT EXISTS (SELECT FROM held WHERE held.chain = r.chain AND held.batch = r.batch)

@@ -3,6 +3,7 @@
 pub(crate) mod archives;
 pub(crate) mod chains;
 pub(crate) mod drops;
+mod people;
 pub(crate) mod read;
 pub(crate) mod sequence;
 pub(crate) mod tiles;

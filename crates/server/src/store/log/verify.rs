@@ -1,5 +1,5 @@
-//! Verifying the log where it is: every leaf, every chain, every tile, every checkpoint, and that each row's columns say
-//! what its leaf says.
+//! Verifying the log where it is: every leaf, every chain, every tile, every checkpoint, that each row's columns say
+//! what its leaf says, and that the people whom leaves name by commitments are known or were erased.
 
 mod dropped;
 
@@ -15,8 +15,10 @@ use sqlx::{PgConnection, PgPool, Row as _};
 use uuid::Uuid;
 
 use super::corrupt;
+use super::people::People;
 use super::read::{self, Shard};
 use crate::store::StoreError;
+use crate::store::questions::{self, Fact};
 use crate::store::row::Row;
 
 /// How many leaves are verified at a time, about.
@@ -57,6 +59,24 @@ pub enum Finding {
         level: u8,
         /// The tile.
         index: u64,
+    },
+    /// What auditors ask by, which is made from the leaves.
+    #[error("record {0}: what is noted of it in record_fact or record_rule is not what its leaf says")]
+    Fact(Uuid),
+    /// What opens a commitment does not.
+    #[error("the commitment {0} is to another value than the one that is kept beside the log")]
+    Opening(String),
+    /// Who a commitment stands for is not known, and nobody was erased.
+    #[error(
+        "leaf {index} of {origin}: nobody knows who {commitment} is, and no record says that they were erased"
+    )]
+    Unopened {
+        /// The tree.
+        origin: String,
+        /// The first leaf that has it.
+        index: u64,
+        /// The commitment.
+        commitment: String,
     },
     /// A row that no chain wrote.
     #[error("record {0} is in no tree, and no chain has written it: somebody else has")]
@@ -101,6 +121,8 @@ pub async fn verify(
     let total = shards.iter().map(|shard| shard.published).sum();
     let mut auditor = Auditor::new(key.clone(), older);
     let (mut missing, mut permitted) = (BTreeMap::new(), Vec::new());
+    let known_to = questions::known_to(&mut *connection).await?;
+    let mut people = People::default();
     let mut done = 0;
     for shard in &shards {
         let checkpoint = published(key, shard)?;
@@ -120,7 +142,9 @@ pub async fn verify(
         while next < checkpoint.size {
             let page = page(&mut connection, shard, next, checkpoint.size - next).await?;
             permitted.extend(page.entries.iter().filter_map(|entry| permits(entry)).flatten());
-            let tiles = check(&mut audit, shard, &page)?;
+            let (tiles, mut entries) = check(&mut audit, shard, &page)?;
+            people.note(&shard.origin, next, &mut entries);
+            facts(&mut connection, shard, next, entries, known_to).await?;
             upper.extend(tiles.into_iter().filter(|tile| tile.level > 0).map(|t| ((t.level, t.index), t)));
             next += count(page.leaves.len());
             done += count(page.leaves.len());
@@ -136,6 +160,10 @@ pub async fn verify(
         }
     }
     let summary = auditor.finish()?;
+    people.check(&mut connection).await?;
+    if let Some(record) = questions::unfounded(&mut *connection).await? {
+        return Err(Finding::Fact(record).into());
+    }
     match foreign(&mut connection).await? {
         Some(record) => Err(Finding::Foreign(record).into()),
         None => Ok(summary),
@@ -249,22 +277,52 @@ fn check(
     audit: &mut cortex_log::audit::ShardAudit<'_>,
     shard: &Shard,
     page: &Page,
-) -> Result<Vec<Tile>, VerifyError> {
+) -> Result<(Vec<Tile>, Vec<Entry>), VerifyError> {
     let tiles = audit.feed(&page.leaves, &page.hashes)?;
+    let mut entries = Vec::with_capacity(page.entries.len());
     for ((index, row), entry) in (page.first..).zip(&page.rows).zip(&page.entries) {
-        check_columns(shard, index, row, entry)?;
+        entries.push(check_columns(shard, index, row, entry)?);
     }
-    Ok(tiles)
+    Ok((tiles, entries))
 }
 
-fn check_columns(shard: &Shard, index: u64, row: &Row, entry: &[u8]) -> Result<(), VerifyError> {
-    let column = match serde_json::from_slice::<Entry>(entry) {
-        Ok(entry) => row.differs_from(&entry),
-        Err(_) => Some("leaf"),
+/// That what auditors ask by is what these entries say, as far as it is known.
+async fn facts(
+    connection: &mut PgConnection,
+    shard: &Shard,
+    first: u64,
+    entries: Vec<Entry>,
+    known_to: Option<(i32, i64)>,
+) -> Result<(), VerifyError> {
+    let known = match known_to {
+        Some((number, next)) if number == shard.number => next.unsigned_abs().saturating_sub(first),
+        Some((number, _)) if number > shard.number => u64::MAX,
+        _ => 0,
     };
-    let Some(column) = column else { return Ok(()) };
-    let (origin, record) = (shard.origin.clone(), row.id);
-    Err(Finding::Column { origin, index, record, column }.into())
+    let known = entries.into_iter().take(usize::try_from(known).unwrap_or(usize::MAX));
+    let expected: Vec<Fact> = known
+        .map(|entry| {
+            let id = entry.id.uuid();
+            Fact::of(entry).unwrap_or_else(|| Fact::none_of(id))
+        })
+        .collect();
+    match questions::differing(connection, &expected).await? {
+        Some(record) => Err(Finding::Fact(record).into()),
+        None => Ok(()),
+    }
+}
+
+/// The entry, whose row's columns say what it says.
+fn check_columns(shard: &Shard, index: u64, row: &Row, entry: &[u8]) -> Result<Entry, VerifyError> {
+    let column = |column| {
+        let (origin, record) = (shard.origin.clone(), row.id);
+        Finding::Column { origin, index, record, column }
+    };
+    let entry: Entry = serde_json::from_slice(entry).map_err(|_| column("leaf"))?;
+    match row.differs_from(&entry) {
+        Some(differing) => Err(column(differing).into()),
+        None => Ok(entry),
+    }
 }
 
 async fn compare(

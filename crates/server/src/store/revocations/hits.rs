@@ -15,7 +15,7 @@ use super::first_meant;
 use super::states::Hit;
 use crate::store::barrier::selector;
 use crate::store::row::{Stamp, insert};
-use crate::store::{StoreError, micros, timestamp};
+use crate::store::{StoreError, micros, personal, timestamp};
 
 /// How many issuances are taken at once: their ids have to fit one entry of the record.
 const PAGE: i64 = 500;
@@ -80,6 +80,10 @@ async fn opened(
     limit: i64,
 ) -> Result<Vec<Opened>, StoreError> {
     let columns = Columns::of(selector);
+    let names = match columns.principal {
+        Some(principal) => Some(personal::spellings(&mut *connection, principal).await?),
+        None => None,
+    };
     let rows: Vec<OpenedRow> = sqlx::query_as(
         "SELECT o.issuance_id, o.provider, o.leaf, (o.kind = 'issuance.intent' AND e.id IS NULL) AS in_flight,
                 (extract(epoch FROM COALESCE(e.expires_at, o.expires_at)) * 1000000)::int8 AS expires_at
@@ -95,7 +99,7 @@ async fn opened(
            AND ($6::text IS NULL OR o.policy = $6)
            AND ($7::text IS NULL OR o.dag_id = $7)
            AND ($8::text IS NULL OR o.run_id = $8)
-           AND ($9::text IS NULL OR o.principal = $9
+           AND ($9::text IS NULL OR o.principal = ANY($11)
                 OR ($9 LIKE 'service%' AND convert_from(o.leaf, 'UTF8')::jsonb #>> '{caller,claimed_by}' = $9))
          ORDER BY o.issuance_id LIMIT $10",
     )
@@ -109,6 +113,7 @@ async fn opened(
     .bind(columns.run_id)
     .bind(columns.principal)
     .bind(limit)
+    .bind(names)
     // Planned for these values, so that the index of what is given serves.
     .persistent(false)
     .fetch_all(connection)
@@ -303,7 +308,7 @@ async fn store(
     want(tx, &new, now).await?;
     let mut rows = Vec::new();
     for what in settled(&page, &new, revokers) {
-        rows.push(stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?);
+        rows.push(stamp.draft(what).map_err(|e| StoreError::Corrupt(e.to_string()))?);
     }
     if !rows.is_empty() {
         insert(tx, &rows, stamp).await?;

@@ -181,7 +181,8 @@ async fn note(
         how: how.clone(),
         issuances: issuances.collect::<Result<_, StoreError>>()?,
     };
-    let row = stamp.row(What::RevocationSettled(settled)).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    let row =
+        stamp.draft(What::RevocationSettled(settled)).map_err(|e| StoreError::Corrupt(e.to_string()))?;
     insert(tx, &[row], stamp).await?;
     Ok(())
 }
@@ -255,7 +256,7 @@ pub async fn fail(
     .await?;
     if attempts == Some(FAILING_AFTER) {
         let what = failing(&mut tx, claimed, error).await?;
-        insert(&mut tx, &[stamp.row(what).map_err(|e| StoreError::Corrupt(e.to_string()))?], stamp).await?;
+        insert(&mut tx, &[stamp.draft(what).map_err(|e| StoreError::Corrupt(e.to_string()))?], stamp).await?;
     }
     Ok(tx.commit().await?)
 }
