@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import time
 from support.broker import (
     GRANT,
     Answer,
@@ -155,7 +156,7 @@ def test_it_comes_back_when_it_is_told_to(
         waits.append(seconds)
         token_file.write_text(f"token.number.{len(waits)}")
 
-    monkeypatch.setattr(module.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     assert leases().credential(RUN, ASK, "aws").target == "aws"
     assert waits[:2] == [7.0, 31.0], "not sooner than it was told, and not later"
     assert 2.0 <= waits[2] <= 4.0, "its own pause has chance in it"
