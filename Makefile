@@ -25,7 +25,7 @@ test: lint ## lint, then run all tests
 	@.ci/postgres
 	@.ci/chromium
 	@echo '== tests'
-	@$(counterparts) env $(cargo) test --workspace
+	@$(counterparts) env $(cargo) test --workspace --no-fail-fast
 	@$(MAKE) --no-print-directory python-test
 	@$(MAKE) --no-print-directory deploy-test
 
