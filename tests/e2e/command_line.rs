@@ -79,11 +79,12 @@ async fn the_first_policies_go_straight_onto_the_database_on_record_as_such() {
     assert!(history.contains("operator:olga") && history.lines().count() >= 3, "{history}");
     assert!(desk.says(&["policy", "retire", "hello"]).await.contains("no longer in force"));
     let mut connection = PgConnection::connect(&desk.database_url).await.unwrap();
-    let kinds: Vec<(String, String)> =
-        sqlx::query_as("SELECT kind, principal FROM record WHERE principal IS NOT NULL ORDER BY id")
-            .fetch_all(&mut connection)
-            .await
-            .unwrap();
+    let kinds: Vec<(String, String)> = sqlx::query_as(
+        "SELECT kind, opened_principal(principal) FROM record WHERE principal IS NOT NULL ORDER BY id",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
     let by = || "operator:olga".to_owned();
     let expected = [("policy.applied", by()), ("policy.applied", by()), ("policy.retired", by())];
     assert_eq!(kinds, expected.map(|(kind, by)| (kind.to_owned(), by)));

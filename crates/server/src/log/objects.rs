@@ -143,7 +143,9 @@ impl Address {
         match url.scheme() {
             "s3" if !bucket.is_empty() => Ok(Self::S3 { bucket, prefix }),
             "gs" if !bucket.is_empty() => Ok(Self::Gs { bucket, prefix }),
-            "file" => url.to_file_path().map(Self::File).map_err(|()| wrong()),
+            "file" if text.starts_with("file:///") => {
+                url.to_file_path().map(Self::File).map_err(|()| wrong())
+            }
             _ => Err(wrong()),
         }
     }
