@@ -131,7 +131,7 @@ async fn a_newer_schema_comes_under_load_while_the_old_version_serves() {
         sqlx::raw_sql(statement).execute(&cluster.pool).await.expect(statement);
         balancer.served(5).await;
     }
-    let said = cluster.fails(&["serve"]).await;
+    let said = cluster.fails(&["migrate"]).await;
     assert!(said.contains("newer than this cortex"), "{said}");
     finish(&cluster, &balancer, tasks).await;
 }

@@ -18,7 +18,6 @@ use cortex_server::{Config, Environment, Running};
 use ipnet::IpNet;
 use tokio::net::TcpListener;
 
-use crate::commands;
 use crate::documents::Files;
 use crate::error::Error;
 
@@ -110,8 +109,8 @@ impl World {
         config.server.trusted_proxies = plan.trusted_proxies;
         (plan.adjust)(&mut config);
         store::migrate(&config.database).await?;
-        apply(&config, plan.policies.as_deref()).await?;
         let environment = Environment { clock: plan.clock, random: plan.random };
+        apply(&config, plan.policies.as_deref(), &environment).await?;
         let cortex = cortex_server::start(config.clone(), listener, environment).await?;
         Ok(Self { sandbox, cortex, database_url, config, _database: database, _folder: folder })
     }
@@ -191,14 +190,18 @@ fn trust(config: &mut Config, sandbox: &Sandbox, folder: &Path) -> Result<(), Er
     Ok(())
 }
 
-async fn apply(config: &Config, policies: Option<&std::path::Path>) -> Result<(), Error> {
+async fn apply(
+    config: &Config,
+    policies: Option<&std::path::Path>,
+    environment: &Environment,
+) -> Result<(), Error> {
     let files = match policies {
         Some(path) => Files::read(&[path.to_owned()])?,
         None => Files::examples()?,
     };
     let pool = store::connect(&config.database).await?;
     let mut connection = pool.acquire().await?;
-    let stamp = commands::stamp(config, &pool).await?;
+    let stamp = cortex_server::stamp(config, &pool, "cli".to_owned(), environment).await?;
     documents::apply(&mut connection, &files.documents(), "operator:dev", &stamp).await?;
     Ok(())
 }
