@@ -133,5 +133,7 @@ async fn a_newer_schema_comes_under_load_while_the_old_version_serves() {
     }
     let said = cluster.fails(&["migrate"]).await;
     assert!(said.contains("newer than this cortex"), "{said}");
+    // What follows is asked of the version that is here.
+    sqlx::raw_sql("DELETE FROM _sqlx_migrations WHERE version = 9999").execute(&cluster.pool).await.unwrap();
     finish(&cluster, &balancer, tasks).await;
 }

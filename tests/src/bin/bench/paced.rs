@@ -21,7 +21,8 @@ pub(crate) async fn measure(ground: &Ground, server: &Server, peak: f64, scale: 
         reason = "a rate is small and positive"
     )]
     let half = (peak / 2.0) as u32;
-    let rates = [scale.rates[0], scale.rates[1], half.max(1)];
+    // A short run knows its peak badly, and a rate that is too high ends it.
+    let rates = [scale.rates[0], scale.rates[1], half.clamp(1, scale.rates[1] * 2)];
     let mut measured = rates.map(|_| Measured::default());
     for turn in 1..=TURNS {
         tell(&format!("at fixed rates: turn {turn} of {TURNS}"));
