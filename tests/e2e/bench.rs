@@ -24,8 +24,6 @@ fn the_benchmark_fills_its_tables() {
         ("fresh mint, 10 policies, empty record", "4"),
         ("fresh mint, 50 policies", "4"),
         ("fresh mint, 2000 rows on record", "4"),
-        ("fresh mint, 4 of 4 replicas asked", "128"),
-        ("fresh mint, into the log", "256"),
         ("fresh mint, ES256", "256"),
         ("fresh mint, 40 each second", "40"),
     ] {
@@ -34,7 +32,7 @@ fn the_benchmark_fills_its_tables() {
     }
     let verdicts =
         text.lines().filter(|line| line.ends_with("| reached |") || line.ends_with("| not reached |"));
-    assert_eq!(verdicts.count(), 11, "{text}");
+    assert_eq!(verdicts.count(), 9, "{text}");
 }
 
 /// The cells of each row behind the first two, which name it.

@@ -84,22 +84,12 @@ impl Ground {
     }
 
     /// A database of the name `name` with `policies` policies, and the configuration of a server on it.
-    pub(crate) async fn prepare(&self, name: &str, policies: usize, listen: SocketAddr) -> Config {
+    async fn prepare(&self, name: &str, policies: usize, listen: SocketAddr) -> Config {
         self.database.create_database(name).await.expect("a database");
         let config = self.config(name, listen);
         tell(&format!("{name}: applying {policies} policies"));
         apply(&config, policies).await;
         config
-    }
-
-    /// One more server with a configuration of [`Ground::prepare`], as the replica `replica`.
-    pub(crate) async fn replica(&self, config: &Config, replica: &str) -> Server {
-        let mut config = config.clone();
-        config.server.public_url = Some(format!("http://{}", config.server.listen));
-        config.server.listen = free_address();
-        config.server.replica = Some(replica.to_owned());
-        config.log.anchor_file = self.folder.path().join(format!("{replica}.anchor"));
-        Server::start(&config, self.folder.path(), replica).await
     }
 
     fn config(&self, name: &str, listen: SocketAddr) -> Config {
@@ -127,7 +117,7 @@ impl Ground {
     }
 }
 
-pub(crate) fn free_address() -> SocketAddr {
+fn free_address() -> SocketAddr {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port")
 }
 

@@ -32,19 +32,6 @@ impl Measured {
         self.cpu = self.cpu + turn.cpu;
     }
 
-    /// Of loads that ran at the same time on one machine: the client is one and counted once, Postgres too.
-    pub(crate) fn together(loads: Vec<Self>) -> Self {
-        let elapsed = loads.iter().map(|load| load.elapsed).max().unwrap_or_default();
-        let most =
-            |of: fn(&Cpu) -> Duration| loads.iter().map(|load| of(&load.cpu)).max().unwrap_or_default();
-        let cpu = Cpu {
-            server: loads.iter().map(|load| load.cpu.server).sum(),
-            postgres: most(|cpu| cpu.postgres),
-            client: most(|cpu| cpu.client),
-        };
-        Self { latencies: loads.into_iter().flat_map(|load| load.latencies).collect(), elapsed, cpu }
-    }
-
     /// Processor time for each answer, in microseconds: of the server, of Postgres, of the client.
     pub(crate) fn cpu_us(&self) -> [f64; 3] {
         let answers = f64::from(u32::try_from(self.latencies.len()).expect("a count"));

@@ -16,13 +16,10 @@ mod load;
 mod mints;
 mod paced;
 mod replays;
-mod replicas;
 mod report;
 mod revocations;
 mod rows;
-mod sealing;
 mod server;
-mod starts;
 
 use std::process::ExitCode;
 
@@ -67,10 +64,6 @@ pub(crate) struct Scale {
     pub(crate) rates: [u32; 2],
     /// The same.
     pub(crate) paced_s: usize,
-    /// How many policies and live leases a server starts with.
-    pub(crate) start_policies: usize,
-    /// The same of leases.
-    pub(crate) start_leases: i64,
 }
 
 const FULL: Scale = Scale {
@@ -85,8 +78,6 @@ const FULL: Scale = Scale {
     leases: 50_000,
     rates: [500, 1_000],
     paced_s: 5,
-    start_policies: 100_000,
-    start_leases: 100_000,
 };
 
 const QUICK: Scale = Scale {
@@ -101,8 +92,6 @@ const QUICK: Scale = Scale {
     leases: 2_000,
     rates: [20, 40],
     paced_s: 1,
-    start_policies: 50,
-    start_leases: 100,
 };
 
 /// The connections over which few and many are compared: latency is what counts there.
@@ -139,9 +128,6 @@ async fn measure(scale: Scale, replay_only: bool, report: &mut Report) {
         mints::measure(&ground, scale, report).await;
         revocations::measure(&ground, scale, report).await;
         growth::measure(&ground, scale, report).await;
-        replicas::measure(&ground, scale, report).await;
-        sealing::measure(&ground, scale, report).await;
-        starts::measure(&ground, scale, report).await;
     }
     replays::measure(&ground, scale, report).await;
 }

@@ -57,17 +57,6 @@ impl Server {
         true
     }
 
-    /// Waits until it says that it is ready.
-    pub(crate) async fn is_ready(&self) {
-        let url = format!("http://{}/readyz", self.address);
-        let ready = async {
-            while !reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(START_DEADLINE, ready).await.expect("it gets ready");
-    }
-
     /// See [`load::run`].
     pub(crate) async fn load(&self, connections: usize, requests: Vec<Vec<u8>>) -> Measured {
         let total = requests.len();
