@@ -116,6 +116,10 @@ async fn keys_rotate_with_overlap_and_the_one_that_signs_is_not_retired() {
     let current = signs.split_whitespace().next().unwrap();
     assert!(!desk.run(&["keys", "retire", current]).await.status.success());
     assert!(desk.says(&["keys", "retire", &next]).await.contains("no longer published"));
+    let unknown = desk.run(&["keys", "retire", "-begins-like-an-option"]).await;
+    assert!(!unknown.status.success());
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(said.contains("-begins-like-an-option") && !said.contains("Usage"), "{said}");
 }
 
 #[tokio::test]

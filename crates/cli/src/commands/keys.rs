@@ -30,6 +30,8 @@ pub(crate) enum Command {
     /// Take keys out of the published set: those whose last token expired long ago, or one by its id.
     Retire {
         /// The key; without it, every key that is old enough.
+        // A thumbprint is base64url: one in 64 begins with a hyphen.
+        #[arg(allow_hyphen_values = true)]
         kid: Option<String>,
     },
 }
