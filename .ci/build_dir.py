@@ -83,7 +83,8 @@ def copy_dependencies(source: Path, build: Path) -> None:
     """Copies what cargo built of the dependencies, for each profile.
 
     A build may be going on there. Cargo writes a fingerprint after its artefact, so fingerprints are copied first:
-    what has one then is whole, and what has none is built again.
+    what has one then is whole, and what has none is built again. The artefacts themselves are linked, which takes no
+    room: the compiler puts a new file in an old one's place and never writes into it.
     """
     for profile in (fingerprints.parent for fingerprints in source.glob("*/.fingerprint")):
         for part in (".fingerprint", "build", "deps"):
@@ -93,6 +94,7 @@ def copy_dependencies(source: Path, build: Path) -> None:
                     build / profile.name / part,
                     symlinks=True,
                     ignore=without_members,
+                    copy_function=os.link if part == "deps" else shutil.copy2,
                 )
             except shutil.Error as error:
                 say(f"{len(error.args[0])} files vanished while they were copied; they are built again")
@@ -102,7 +104,7 @@ def own(shared: Path) -> Path:
     build = CACHE / f"build-{hashlib.sha256(bytes(CHECKOUT)).hexdigest()[:16]}"
     if build.is_dir():
         return build
-    say(f"another checkout, {owner(shared)}, owns {shared}; copying its dependencies to {build}")
+    say(f"another checkout, {owner(shared)}, owns {shared}; linking its dependencies into {build}")
     for old in CACHE.glob("build-*"):
         checkout = owner(old)
         if checkout and not checkout.is_dir():
