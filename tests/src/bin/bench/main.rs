@@ -23,7 +23,7 @@ mod server;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use crate::ground::Ground;
 use crate::report::Report;
@@ -34,9 +34,22 @@ struct Options {
     /// A few seconds in all: shows that everything can be measured; its numbers mean little.
     #[arg(long)]
     quick: bool,
-    /// Only the replay of recorded requests.
-    #[arg(long)]
-    replay: bool,
+    /// Only this part of it.
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
+}
+
+/// A part that can be measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Fresh mints and repeated asks.
+    Mints,
+    /// Issuing while many leases are revoked.
+    Revocations,
+    /// Few policies and rows beside many.
+    Growth,
+    /// The replay of recorded requests.
+    Replay,
 }
 
 /// How much is measured.
@@ -117,19 +130,26 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let scale = if options.quick { QUICK } else { FULL };
     let mut report = Report::default();
-    runtime.block_on(measure(scale, options.replay, &mut report));
+    runtime.block_on(measure(scale, options.only, &mut report));
     print!("{report}");
     ExitCode::SUCCESS
 }
 
-async fn measure(scale: Scale, replay_only: bool, report: &mut Report) {
+async fn measure(scale: Scale, only: Option<Part>, report: &mut Report) {
     let ground = Ground::start().await;
-    if !replay_only {
+    let wanted = |part: Part| only.is_none_or(|only| only == part);
+    if wanted(Part::Mints) {
         mints::measure(&ground, scale, report).await;
+    }
+    if wanted(Part::Revocations) {
         revocations::measure(&ground, scale, report).await;
+    }
+    if wanted(Part::Growth) {
         growth::measure(&ground, scale, report).await;
     }
-    replays::measure(&ground, scale, report).await;
+    if wanted(Part::Replay) {
+        replays::measure(&ground, scale, report).await;
+    }
 }
 
 /// Says what is going on, where it does not get into the results.
