@@ -29,9 +29,10 @@ test: lint ## lint, then run all tests
 	@$(MAKE) --no-print-directory python-test
 	@$(MAKE) --no-print-directory deploy-test
 
-test-faults: ## kill, stop and cut off replicas under load for minutes (CORTEX_TEST_SEED=… repeats one)
+test-faults: ## kill, stop, cut off and misdate replicas under load for minutes (CORTEX_TEST_SEED=… repeats one)
 	@.ci/postgres
-	@$(counterparts) env $(cargo) test --workspace --test e2e -- --ignored --nocapture log::nemesis
+	@$(counterparts) env $(cargo) test --workspace --test e2e -- \
+		--include-ignored --nocapture --test-threads=1 log::nemesis crashes:: faults::
 
 screenshots: ## take the pictures of docs/console.md anew, with the browser tests
 	@.ci/postgres

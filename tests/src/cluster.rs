@@ -1,6 +1,7 @@
 //! Several `cortex serve` on one Postgres, each behind a network of its own, to be killed, stopped and cut off.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -43,6 +44,8 @@ pub struct Cluster {
     folder: TempDir,
     replicas: Vec<Replica>,
     http: Client,
+    /// The library that shows a process another time of day.
+    faketime: Option<PathBuf>,
 }
 
 /// What can be done to a replica.
@@ -56,6 +59,8 @@ pub enum Harm {
     Cut,
     /// Its connections to the database stay, and carry nothing.
     Stall,
+    /// Its clock is wrong by so many seconds. Only where the cluster has [`Cluster::movable_clocks`].
+    Misdate(i32),
 }
 
 impl Cluster {
@@ -103,7 +108,8 @@ impl Cluster {
         }
         let pool = PgPool::connect(&database_url).await.expect("the database");
         let http = Client::builder().no_proxy().timeout(CALLER).build().expect("a client");
-        let mut cluster = Self { sandbox, pool, program, database_url, folder, replicas, http };
+        let mut cluster =
+            Self { sandbox, pool, program, database_url, folder, replicas, http, faketime: None };
         let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/dev/first-steps.yaml");
         cluster.run(&["policy", "apply", policy]).await;
         for n in 0..count {
@@ -111,6 +117,18 @@ impl Cluster {
             cluster.ready(n).await;
         }
         cluster
+    }
+
+    /// Starts every replica again, with a clock that can be moved while it runs.
+    pub async fn movable_clocks(&mut self) {
+        let found = concat!(env!("CARGO_MANIFEST_DIR"), "/../.ci/faketime");
+        let found = Command::new(found).stderr(Stdio::inherit()).output().await.expect("libfaketime");
+        let path = String::from_utf8(found.stdout).expect("a path");
+        assert!(found.status.success() && !path.trim().is_empty(), "there is no libfaketime");
+        self.faketime = Some(path.trim().into());
+        for n in 0..self.len() {
+            self.replace(n).await;
+        }
     }
 
     /// How many there are.
@@ -162,6 +180,11 @@ impl Cluster {
         let path = self.folder.path().join(format!("{}.log", replica.name));
         let log = File::options().append(true).create(true).open(path).expect("a log");
         let mut command = self.command(n, &replica.proxy.url, &["serve"]);
+        if let Some(library) = &self.faketime {
+            // What is waited for goes on as it is: only the time of day is wrong. It is read anew each second.
+            command.env("LD_PRELOAD", library).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            command.env("FAKETIME_CACHE_DURATION", "1").env("FAKETIME_TIMESTAMP_FILE", self.date(n, 0));
+        }
         command.stdout(log.try_clone().expect("a log")).stderr(log).kill_on_drop(true);
         self.replicas[n].process = Some(command.spawn().expect("the program"));
     }
@@ -202,6 +225,11 @@ impl Cluster {
         kill(Pid::from_raw(i32::try_from(process).expect("a process id")), signal).expect("a signal");
     }
 
+    /// Sets a replica's clock so many seconds off, and answers the file that says so.
+    fn date(&self, n: usize, seconds: i32) -> String {
+        self.file(&format!("{}.date", self.replicas[n].name), &format!("{seconds:+}s\n"))
+    }
+
     /// Does `harm` to a replica.
     pub async fn harm(&mut self, n: usize, harm: Harm) {
         match harm {
@@ -212,6 +240,15 @@ impl Cluster {
             Harm::Stop => self.signal(n, Signal::SIGSTOP),
             Harm::Cut => self.replicas[n].proxy.down(),
             Harm::Stall => self.replicas[n].proxy.stall(),
+            Harm::Misdate(seconds) => {
+                assert!(self.faketime.is_some(), "clocks cannot be moved here");
+                self.date(n, seconds);
+                let until = Instant::now() + PATIENCE;
+                while self.caller(n).is_ready().await {
+                    assert!(Instant::now() < until, "its clock is wrong and it does not know");
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }
         }
     }
 
@@ -221,6 +258,7 @@ impl Cluster {
             Harm::Kill => self.spawn(n),
             Harm::Stop => self.signal(n, Signal::SIGCONT),
             Harm::Cut | Harm::Stall => self.replicas[n].proxy.up(),
+            Harm::Misdate(_) => drop(self.date(n, 0)),
         }
     }
 

@@ -1,5 +1,5 @@
-//! Three replicas on one Postgres under load, and somebody who kills, stops and cuts them off, one after the other and two at
-//! a time: what the model in `tests/model` goes through, against the real thing.
+//! Three replicas on one Postgres under load, and somebody who kills, stops, cuts off and misdates them, one after the other and two
+//! at a time: what the model in `tests/model` goes through, against the real thing.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use cortex_tests::cluster::{Caller, Cluster, Harm};
 use cortex_tests::promises;
 use cortex_tests::world::first_run;
 use futures_util::future::join_all;
+use jiff::SignedDuration;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
@@ -83,9 +84,9 @@ async fn progress(seen: &Seen, cluster: &Cluster) {
     }
 }
 
-/// Does every harm `times` times, in an order and to replicas that `random` decides, two of them harmed at once.
-async fn harm(cluster: &mut Cluster, seen: &Seen, mut random: StdRng, times: usize) {
-    let mut harms = [Harm::Kill, Harm::Stop, Harm::Cut, Harm::Stall].repeat(times);
+/// Does each of `harms` `times` times, in an order and to replicas that `random` decides, two of them harmed at once.
+async fn harm(cluster: &mut Cluster, seen: &Seen, mut random: StdRng, harms: &[Harm], times: usize) {
+    let mut harms = harms.repeat(times);
     harms.shuffle(&mut random);
     let mut before: Option<(usize, Harm)> = None;
     for harm in harms {
@@ -127,13 +128,13 @@ fn load(cluster: &Cluster, seen: &Arc<Seen>, times: usize) -> Vec<JoinHandle<()>
     load
 }
 
-async fn finish(cluster: &Cluster, seen: &Seen, load: Vec<JoinHandle<()>>) {
+async fn finish(cluster: &Cluster, seen: &Seen, load: Vec<JoinHandle<()>>, off: SignedDuration) {
     progress(seen, cluster).await;
     seen.over.store(true, Ordering::SeqCst);
     for done in join_all(load).await {
         done.unwrap();
     }
-    check(cluster, seen).await;
+    check(cluster, seen, off).await;
 }
 
 async fn storm(times: usize) {
@@ -142,8 +143,25 @@ async fn storm(times: usize) {
     let seen = Arc::new(Seen::default());
     let load = load(&cluster, &seen, times);
     progress(&seen, &cluster).await;
-    harm(&mut cluster, &seen, random, times).await;
-    finish(&cluster, &seen, load).await;
+    harm(&mut cluster, &seen, random, &[Harm::Kill, Harm::Stop, Harm::Cut, Harm::Stall], times).await;
+    finish(&cluster, &seen, load, SignedDuration::ZERO).await;
+}
+
+/// Clocks go wrong while everybody works, forwards and back, by little and by much: what is given is still true, and on
+/// record in an order that holds.
+async fn wrong_clocks(times: usize) {
+    // Within what a cloud tolerates, and beyond.
+    const LITTLE: i32 = 20;
+    let random = random();
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_cortex-under-test"), 3).await;
+    cluster.movable_clocks().await;
+    let seen = Arc::new(Seen::default());
+    let load = load(&cluster, &seen, times);
+    progress(&seen, &cluster).await;
+    let harms = [LITTLE, -LITTLE, 3_600, -3_600].map(Harm::Misdate);
+    harm(&mut cluster, &seen, random, &harms, times).await;
+    // Where a clock is off by much no token is good: nothing is minted at that time of day.
+    finish(&cluster, &seen, load, SignedDuration::from_secs(LITTLE.into())).await;
 }
 
 /// The primary is killed and its synchronous standby promoted, `times` times, a replica being harmed each time.
@@ -173,7 +191,7 @@ async fn failovers(times: usize) {
     for n in 0..cluster.len() {
         cluster.ready(n).await;
     }
-    finish(&cluster, &seen, load).await;
+    finish(&cluster, &seen, load, SignedDuration::ZERO).await;
 }
 
 /// The disk is full for a while: nobody is given anything, everybody is told so, and what is on record can be read.
@@ -190,7 +208,7 @@ async fn full_disk() {
     }
     assert!(cluster.run(&["log", "verify"]).await.contains("whole"));
     cluster.disk_full(false).await;
-    finish(&cluster, &seen, load).await;
+    finish(&cluster, &seen, load, SignedDuration::ZERO).await;
 }
 
 /// A Postgres that keeps what it acknowledges, with an empty Cortex in it.
@@ -203,13 +221,13 @@ async fn primary() -> DevDb {
 }
 
 /// Nothing that anybody was given is missing, and nothing has happened that is not on record.
-async fn check(cluster: &Cluster, seen: &Seen) {
+async fn check(cluster: &Cluster, seen: &Seen, off: SignedDuration) {
     cluster.until("the end of every intent", "SELECT NOT EXISTS (SELECT FROM open_intent)").await;
     let sequenced = "SELECT NOT EXISTS (SELECT FROM log_chain WHERE sequenced < head) AND
                             (SELECT size = published FROM log_shard)";
     cluster.until("everything in a checkpoint", sequenced).await;
     // One intent, one outcome; and no cloud made anything without an intent.
-    let ended = promises::check(&cluster.pool, &cluster.sandbox.mints()).await;
+    let ended = promises::check_by_clocks(&cluster.pool, &cluster.sandbox.mints(), off).await;
     let count = |outcome: &str| ended.iter().filter(|ended| *ended == outcome).count();
     let (issued, failed, open) = (count("issued"), count("failed"), count("indeterminate"));
 
@@ -255,6 +273,17 @@ async fn when_a_synchronous_standby_takes_over_under_load_nothing_acknowledged_i
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_disk_is_full_nothing_leaves_and_everything_is_read() {
     full_disk().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_whose_clocks_go_wrong_under_load_keep_every_promise() {
+    wrong_clocks(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make test-faults"]
+async fn clocks_wrong_for_minutes() {
+    wrong_clocks(4).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
