@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use crate::Hash;
-use crate::note::{NoteError, Signer, Verifier};
+use crate::note::{Note, NoteError, Signer, Verifier};
 use crate::text::{decimal, lines, words};
 
 /// A leaf's length in bytes, at most: entry bundles write lengths in 16 bits (C2SP tlog-tiles).
@@ -134,4 +134,12 @@ pub fn enrolled(log: &Verifier, note: &str) -> Result<Verifier, SealError> {
     let chain: Verifier = chain.parse()?;
     let named_by_uuid = chain.name().parse::<Uuid>().is_ok_and(|uuid| uuid.to_string() == chain.name());
     if base == log.name() && named_by_uuid { Ok(chain) } else { Err(SealError::Enrolment) }
+}
+
+/// What the log is called that an enrolment is for, as it says itself: whether the log's key signed it, [`enrolled`] says.
+pub fn enrolled_in(note: &str) -> Result<&str, SealError> {
+    match lines::<3>(Note::parse(note)?.text) {
+        Some([ENROLMENT, base, _]) => Ok(base),
+        _ => Err(SealError::Enrolment),
+    }
 }

@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
+use cortex_core::Digest;
+use cortex_core::clock::SystemClock;
 use cortex_log::checkpoint::Checkpoint;
+use cortex_server::config::DatabaseConfig;
+use cortex_server::random::SystemRandom;
+use cortex_server::store::{self, documents};
+use cortex_server::{Config, Environment};
 use cortex_tests::served::Served;
-use cortex_tests::world::{TestWorld, first_run};
+use cortex_tests::world::{TestWorld, database, first_run};
 use futures_util::future::join_all;
 use jiff::SignedDuration;
 use reqwest::StatusCode;
@@ -57,6 +63,36 @@ async fn replicas_that_integrate_at_once_make_one_tree_with_everything_in_it() {
     assert_eq!(summary.leaves, rows.unsigned_abs(), "something that was acknowledged is in no checkpoint");
     assert!(older.windows(2).all(|two| two[0].size <= two[1].size && two[0].time_ms <= two[1].time_ms));
     second.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_writes_before_the_first_start_names_the_log_for_everybody() {
+    let (database_url, folder) = (database().await, tempfile::tempdir().unwrap());
+    let key_file = folder.path().join("log.key");
+    let database = DatabaseConfig { url: Some(database_url.clone()), ..DatabaseConfig::default() };
+    let mut of_operator = Config { database, ..Config::default() };
+    of_operator.log.key_file = key_file.clone();
+    of_operator.server.public_url = Some("https://cortex.acme.example".to_owned());
+    let pool = store::connect(&of_operator.database).await.unwrap();
+    let environment = Environment { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
+    let stamp = cortex_server::stamp(&of_operator, &pool, "cli".to_owned(), &environment).await.unwrap();
+    let source = include_str!("../../../config/guardrails/lifetime.cedar");
+    let guardrail = documents::Document {
+        kind: documents::Kind::Guardrail,
+        name: "lifetime".to_owned(),
+        digest: Digest::of(source.as_bytes()),
+        source: source.to_owned(),
+    };
+    let mut connection = pool.acquire().await.unwrap();
+    documents::apply(&mut connection, &[guardrail], "operator:erin", &stamp).await.unwrap();
+    drop(connection);
+
+    // The server would call it localhost/log.
+    let world = TestWorld::start_on(database_url, |config| config.log.key_file = key_file).await;
+    issue(&world, "r1").await;
+    round(&world).await;
+    let origin: String = sqlx::query_scalar("SELECT origin FROM log_shard").fetch_one(&pool).await.unwrap();
+    assert_eq!((origin.as_str(), finding(&world).await), ("cortex.acme.example/log/2026", None));
 }
 
 #[tokio::test]

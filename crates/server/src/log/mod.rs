@@ -149,20 +149,20 @@ pub enum LogKeyError {
     Store(#[from] StoreError),
 }
 
-/// The log's key, under the log's name. It is made where there is no log in the database yet.
+/// The log's key, under the log's name. It is made where there is no log in the database yet. The first record begins the
+/// log, whoever writes it: an operator's command that applies policies before the first start names it for good.
 pub async fn key(
     config: &LogConfig,
     public_url: Option<&str>,
     pool: &PgPool,
     random: &dyn Random,
 ) -> Result<Signer, LogKeyError> {
-    let Some(shard) = store::log::newest(pool).await? else {
+    let Some(kept) = store::log::base(pool).await? else {
         return load(&config.key_file, &config.base(public_url), true, random);
     };
-    let kept = shard.origin.rsplit_once('/').map_or(shard.origin.as_str(), |(base, _)| base);
     match &config.origin {
-        Some(origin) if origin != kept => Err(LogKeyError::Renamed { kept: kept.to_owned() }),
-        _ => load(&config.key_file, kept, false, random),
+        Some(origin) if *origin != kept => Err(LogKeyError::Renamed { kept }),
+        _ => load(&config.key_file, &kept, false, random),
     }
 }
 

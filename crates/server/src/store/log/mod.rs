@@ -13,6 +13,8 @@ use cortex_log::Hash;
 
 use super::StoreError;
 
+pub(crate) use read::base;
+
 pub use drops::Deleted;
 pub use read::{Shard, newest};
 pub use verify::{Finding, VerifyError, verify};

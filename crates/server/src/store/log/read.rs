@@ -2,6 +2,7 @@
 
 use cortex_log::Hash;
 use cortex_log::checkpoint::Checkpoint;
+use cortex_log::seal::enrolled_in;
 use cortex_log::tile;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
@@ -69,6 +70,19 @@ pub async fn newest(executor: impl PgExecutor<'_>) -> Result<Option<Shard>, Stor
     .fetch_optional(executor)
     .await?;
     row.map(Shard::try_from).transpose()
+}
+
+/// What the log is called: as its newest tree says, or before there is one, as the chains say that wrote already.
+pub(crate) async fn base(pool: &PgPool) -> Result<Option<String>, StoreError> {
+    if let Some(shard) = newest(pool).await? {
+        let base = shard.origin.rsplit_once('/').map_or(shard.origin.as_str(), |(base, _)| base);
+        return Ok(Some(base.to_owned()));
+    }
+    let first: Option<String> =
+        sqlx::query_scalar("SELECT enrolment FROM log_chain ORDER BY opened_at, id LIMIT 1")
+            .fetch_optional(pool)
+            .await?;
+    first.map(|enrolment| enrolled_in(&enrolment).map(str::to_owned).map_err(corrupt)).transpose()
 }
 
 /// Every tree, oldest first.
