@@ -16,6 +16,7 @@ use axum::routing::{get, post};
 use cortex_core::Clock;
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::fault::{Fault, FaultMode, Faults, Twist};
 use crate::ledger::{Cloud, Ledger, Mint, MintId};
@@ -56,6 +57,7 @@ impl World {
             subject: minted.subject,
             lease: minted.lease,
             expires_at: minted.expires_at,
+            took_us: 0,
             delivered: false,
         })
     }
@@ -189,6 +191,7 @@ async fn disarm<S: Service>(State(world): State<World>) -> StatusCode {
 }
 
 async fn pass<S: Service>(State((service, world)): State<(Arc<S>, World)>, request: Request) -> Response {
+    let begun = Instant::now();
     let call = match Call::read(request).await {
         Ok(call) => call,
         Err(refusal) => return refusal,
@@ -208,6 +211,9 @@ async fn pass<S: Service>(State((service, world)): State<(Arc<S>, World)>, reque
         _ => {}
     }
     let answer = service.answer(&call, fault.and_then(FaultMode::twist)).await;
+    if let Some(mint) = answer.mint {
+        world.ledger.answered(mint, begun.elapsed());
+    }
     tracing::debug!(cloud = ?S::CLOUD, operation = operation.name, status = %answer.response.status());
     let done = operation.mints && answer.response.status().is_success();
     deliver(answer, fault.filter(|fault| done || !fault.is_after())).await

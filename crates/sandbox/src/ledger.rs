@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ pub struct Mint {
     pub lease: Option<String>,
     /// When it ends. It is what the sandbox enforces, whatever a fault made the answer say.
     pub expires_at: Timestamp,
+    /// How long the cloud took, from the call's first byte to its answer, in microseconds; 0 while it has none.
+    pub took_us: u64,
     /// Whether the answer was handed to the network whole.
     pub delivered: bool,
 }
@@ -72,11 +75,22 @@ impl Ledger {
         MintId(place)
     }
 
+    /// Its answer is made, after `took`.
+    pub(crate) fn answered(&self, id: MintId, took: Duration) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.change(id, |mint| mint.took_us = took_us);
+    }
+
     pub(crate) fn delivered(&self, id: MintId) {
+        self.change(id, |mint| mint.delivered = true);
+    }
+
+    /// Changes a mint that is still remembered.
+    fn change(&self, id: MintId, change: impl FnOnce(&mut Mint)) {
         let mut entries = self.entries();
         let index = id.0.checked_sub(entries.forgotten).and_then(|index| usize::try_from(index).ok());
         if let Some(mint) = index.and_then(|index| entries.mints.get_mut(index)) {
-            mint.delivered = true;
+            change(mint);
         }
     }
 
@@ -103,6 +117,7 @@ mod tests {
             subject: subject.to_string(),
             lease: None,
             expires_at: Timestamp::UNIX_EPOCH,
+            took_us: 0,
             delivered: false,
         };
         let first = ledger.note(mint(0));
@@ -111,10 +126,11 @@ mod tests {
         }
         let last = ledger.note(mint(CAPACITY + 1));
         ledger.delivered(first);
+        ledger.answered(last, Duration::from_millis(2));
         ledger.delivered(last);
         let all = ledger.all();
         assert_eq!((all.len(), all[0].subject.as_str()), (CAPACITY, "2"));
         assert_eq!(all.iter().filter(|mint| mint.delivered).count(), 1);
-        assert!(all[CAPACITY - 1].delivered);
+        assert_eq!((all[CAPACITY - 1].delivered, all[CAPACITY - 1].took_us), (true, 2_000));
     }
 }
