@@ -15,6 +15,8 @@ python_config := tests/counterparts/pyproject.toml
 # The package for Airflow has settings of its own, and the types of Airflow.
 package := airflow-provider
 fuzz_seconds ?= 60
+# What `make bench` is told, such as `--only midnight`, `--ten-million` or `--into docs/benchmarks.md`.
+bench_options ?=
 sbom_target ?= x86_64-unknown-linux-gnu
 fuzz_tools := $(cache)/fuzz-tools/bin
 
@@ -89,9 +91,9 @@ dev: ## serve Cortex with sandbox clouds and a development issuer, until Ctrl-C
 	@.ci/postgres
 	@$(cargo) run --quiet --package cortex-cli --bin cortex -- dev
 
-bench: ## measure throughput and latency of a release build
+bench: ## measure a release build on a quiet machine; a quarter of an hour (bench_options="--only midnight")
 	@.ci/postgres
-	@$(cargo) run --release --package cortex-tests --bin bench
+	@$(cargo) run --release --package cortex-tests --bin bench -- $(bench_options)
 
 bench-asking: ## measure how fast a record of ten million rows answers auditors; takes 15 GB and half an hour
 	@.ci/postgres

@@ -21,18 +21,32 @@ fn the_benchmark_fills_its_tables() {
         ("fresh mint at a cloud that takes 50 ms", "4"),
         ("fresh mint, before a revocation", "32"),
         ("fresh mint while 2000 revocations drain", "32"),
-        ("fresh mint, 10 policies, empty record", "4"),
+        ("fresh mint, 10 policies", "4"),
         ("fresh mint, 50 policies", "4"),
-        ("fresh mint, 2000 rows on record", "4"),
+        ("fresh mint, 200 rows on record", "4"),
+        ("fresh mint, 2,000 rows on record", "4"),
+        ("fresh mint, 1 replica", "128"),
+        ("fresh mint, 4 replicas", "128"),
+        ("fresh mint, into the log", "256"),
+        ("fresh mint, sealed and left there", "256"),
         ("fresh mint, ES256", "256"),
         ("fresh mint, 40 each second", "40"),
     ] {
         let rate = rows.get(&(what, connections)).and_then(|cells| cells.first()?.parse::<f64>().ok());
         assert!(rate.is_some_and(|rate| rate > 0.0), "{what} over {connections:?}: {rate:?} in\n{text}");
     }
+    for counted in [
+        "asks at midnight that nobody served",
+        "credentials of which record, clouds and clients do not say the same",
+        "calls beyond the quota of a cloud",
+    ] {
+        assert_eq!(rows.get(&(counted, "<= 0")), Some(&vec!["0.00", "reached"]), "{text}");
+    }
+    assert_eq!(rows.get(&("midnight: credentials of 40 runs", "320.0")), Some(&vec![]), "{text}");
     let verdicts =
         text.lines().filter(|line| line.ends_with("| reached |") || line.ends_with("| not reached |"));
-    assert_eq!(verdicts.count(), 9, "{text}");
+    assert_eq!(verdicts.count(), 17, "{text}");
+    assert_eq!(text.matches("```mermaid\nxychart-beta\n").count(), 6, "{text}");
 }
 
 /// The cells of each row behind the first two, which name it.

@@ -1,7 +1,8 @@
 //! What the signature costs: fresh mints with RS256 and with ES256, in turns.
 
-use crate::ground::{ES256_POLICY, Ground, policy_name};
+use crate::ground::Ground;
 use crate::load::Measured;
+use crate::policies::{self, policy_name};
 use crate::report::Report;
 use crate::server::Server;
 use crate::{Scale, asks, tell};
@@ -13,7 +14,7 @@ pub(crate) async fn measure(ground: &Ground, server: &Server, scale: Scale, repo
     let count = scale.mints[2].1;
     for round in 1..=scale.rounds {
         tell(&format!("algorithms: turn {round} of {}", scale.rounds));
-        for (policy, measured) in [(policy_name(0), &mut rs256), (ES256_POLICY.to_owned(), &mut es256)] {
+        for (policy, measured) in [(policy_name(0), &mut rs256), (policies::ES256.to_owned(), &mut es256)] {
             let iss = ground.single_use_iss();
             let requests = asks::exchanges(&ground.sandbox, &iss, "api", count, |_| policy.clone());
             measured.add(server.load(CONNECTIONS, requests).await);

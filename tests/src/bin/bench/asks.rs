@@ -11,6 +11,9 @@ use crate::ground::AUDIENCE;
 /// How long a token lives, in seconds: longer than the benchmark, within what the issuer may say.
 const TOKEN_TTL: i64 = 3_300;
 
+/// Asks whether a server is ready.
+pub(crate) const READYZ: &[u8] = b"GET /readyz HTTP/1.1\r\nhost: cortex\r\nconnection: close\r\n\r\n";
+
 /// The path that is measured as bare HTTP.
 pub(crate) fn healthz() -> Vec<Vec<u8>> {
     vec![b"GET /healthz HTTP/1.1\r\nhost: cortex\r\n\r\n".to_vec()]
@@ -25,26 +28,47 @@ pub(crate) fn exchanges(
     count: usize,
     policy: impl Fn(usize) -> String + Sync,
 ) -> Vec<Vec<u8>> {
-    let numbers: Vec<usize> = (0..count).collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let ask = |n: usize| exchange(&token(sandbox, iss), &policy(n), provider);
-    std::thread::scope(|scope| {
-        let parts = numbers.chunks(count.div_ceil(threads).max(1));
-        let parts: Vec<_> =
-            parts.map(|part| scope.spawn(move || part.iter().map(|n| ask(*n)).collect::<Vec<_>>())).collect();
-        parts.into_iter().flat_map(|part| part.join().expect("a signer")).collect()
+    on_all_cores(count, |n| {
+        let run = format!("scheduled__{}", Uuid::from_u128(rand::random()).simple());
+        exchange(&token(sandbox, iss, "bench_dag", &run), &policy(n), provider)
     })
 }
 
-fn token(sandbox: &Sandbox, iss: &str) -> String {
-    let id = Uuid::from_u128(rand::random());
-    let run = RunClaims::scheduled("bench_dag", &format!("scheduled__{}", id.simple()), "publish_mart");
+/// What `make` makes of the numbers below `count`, in their order.
+pub(crate) fn on_all_cores<T: Send>(count: usize, make: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let numbers: Vec<usize> = (0..count).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let make = &make;
+    std::thread::scope(|scope| {
+        let parts = numbers.chunks(count.div_ceil(threads).max(1));
+        let parts: Vec<_> = parts
+            .map(|part| scope.spawn(move || part.iter().map(|n| make(*n)).collect::<Vec<_>>()))
+            .collect();
+        parts.into_iter().flat_map(|part| part.join().expect("a thread")).collect()
+    })
+}
+
+/// A token of the run `run_id` of `dag_id`.
+pub(crate) fn token(sandbox: &Sandbox, iss: &str, dag_id: &str, run_id: &str) -> String {
+    let run = RunClaims::scheduled(dag_id, run_id, "publish_mart");
     let now = SystemClock.now().as_second();
     let claims = json!({
-        "iss": iss, "aud": AUDIENCE, "sub": "airflow:dag:bench_dag:task:publish_mart", "jti": id.to_string(),
+        "iss": iss, "aud": AUDIENCE, "sub": format!("airflow:dag:{dag_id}:task:publish_mart"),
+        "jti": Uuid::from_u128(rand::random()).to_string(),
         "iat": now, "nbf": now, "exp": now + TOKEN_TTL, "airflow": run,
     });
     sandbox.forge(&claims).expect("a token")
+}
+
+/// Asks for all targets of `policy`.
+pub(crate) fn bundle(token: &str, policy: &str) -> Vec<u8> {
+    let body = json!({ "policy": policy }).to_string();
+    let length = body.len();
+    format!(
+        "POST /v1/credentials HTTP/1.1\r\nhost: cortex\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
 }
 
 fn exchange(token: &str, policy: &str, provider: &str) -> Vec<u8> {

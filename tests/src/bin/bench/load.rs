@@ -1,6 +1,7 @@
 //! The client: HTTP/1.1 over kept connections, requests that are bytes already, and nothing else; it shares the
 //! cores with what it measures.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +13,8 @@ use tokio::sync::Semaphore;
 
 use crate::cpu::Cpu;
 
+/// What ends an answer's headers.
+const END: &[u8] = b"\r\n\r\n";
 /// The longest answer that is read, in bytes.
 const ANSWER_MAX: usize = 64 * 1024;
 
@@ -32,6 +35,19 @@ impl Measured {
         self.cpu = self.cpu + turn.cpu;
     }
 
+    /// Of loads that ran at the same time on one machine: the client is one and counted once, Postgres too.
+    pub(crate) fn together(loads: Vec<Self>) -> Self {
+        let elapsed = loads.iter().map(|load| load.elapsed).max().unwrap_or_default();
+        let most =
+            |of: fn(&Cpu) -> Duration| loads.iter().map(|load| of(&load.cpu)).max().unwrap_or_default();
+        let cpu = Cpu {
+            server: loads.iter().map(|load| load.cpu.server).sum(),
+            postgres: most(|cpu| cpu.postgres),
+            client: most(|cpu| cpu.client),
+        };
+        Self { latencies: loads.into_iter().flat_map(|load| load.latencies).collect(), elapsed, cpu }
+    }
+
     /// Processor time for each answer, in microseconds: of the server, of Postgres, of the client.
     pub(crate) fn cpu_us(&self) -> [f64; 3] {
         let answers = f64::from(u32::try_from(self.latencies.len()).expect("a count"));
@@ -50,11 +66,16 @@ impl Measured {
 
     /// The latency that `per_mille` of a thousand answers stay within, in milliseconds.
     pub(crate) fn per_mille(&self, per_mille: usize) -> f64 {
-        let mut sorted = self.latencies.clone();
-        sorted.sort_unstable();
-        let rank = (sorted.len() * per_mille).div_ceil(1_000).max(1);
-        sorted.get(rank - 1).expect("a latency").as_secs_f64() * 1_000.0
+        per_mille_of(&self.latencies, per_mille).as_secs_f64() * 1_000.0
     }
+}
+
+/// What `per_mille` of a thousand of `times` stay within; there is at least one.
+pub(crate) fn per_mille_of(times: &[Duration], per_mille: usize) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let rank = (sorted.len() * per_mille).div_ceil(1_000).max(1);
+    *sorted.get(rank - 1).expect("a time")
 }
 
 /// When requests are sent.
@@ -76,10 +97,14 @@ pub(crate) async fn run(
     requests: Arc<Vec<Vec<u8>>>,
     total: usize,
 ) -> Measured {
+    on_one_thread(drive(address, connections, pace, requests, total)).await
+}
+
+/// Runs a client on a thread of its own, and on one alone: what the client takes is taken from the server.
+pub(crate) async fn on_one_thread<T: Send + 'static>(client: impl Future<Output = T> + Send + 'static) -> T {
     let client = move || {
-        // One thread: what the client takes is taken from the server.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(drive(address, connections, pace, requests, total))
+        runtime.block_on(client)
     };
     tokio::task::spawn_blocking(client).await.expect("the client")
 }
@@ -173,26 +198,49 @@ async fn connection(mut stream: TcpStream, requests: Arc<Vec<Vec<u8>>>, turns: A
         let Some((number, started)) = turns.next().await else { return latencies };
         let request = &requests[number % requests.len()];
         stream.write_all(request).await.expect("to send");
-        read(&mut stream, &mut answer).await;
+        read(&mut stream, &mut answer).await.expect("an answer");
         latencies.push(started.elapsed());
         assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
     }
 }
 
+/// Sends one request over a connection of its own, and reads its answer.
+pub(crate) async fn ask(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(request).await?;
+    let mut answer = Vec::with_capacity(4 * 1024);
+    read(&mut stream, &mut answer).await?;
+    Ok(answer)
+}
+
+/// The body of an answer that was read whole.
+pub(crate) fn body(answer: &[u8]) -> &[u8] {
+    answer.windows(END.len()).position(|window| window == END).map_or(&[], |end| &answer[end + END.len()..])
+}
+
+/// A header of an answer that was read whole; `name` is in small letters, with its colon.
+pub(crate) fn header<'a>(answer: &'a [u8], name: &str) -> Option<&'a str> {
+    let text = std::str::from_utf8(answer).ok()?;
+    text.lines().take_while(|line| !line.is_empty()).find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
 /// Reads one answer; it has to say its length.
-async fn read(stream: &mut TcpStream, answer: &mut Vec<u8>) {
+async fn read(stream: &mut TcpStream, answer: &mut Vec<u8>) -> io::Result<()> {
     answer.clear();
     let mut end = None;
     while end.is_none_or(|end| answer.len() < end) {
-        assert_ne!(stream.read_buf(answer).await.expect("an answer"), 0, "the server hung up");
+        if stream.read_buf(answer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         assert!(answer.len() <= ANSWER_MAX, "an answer that does not end");
         end = end.or_else(|| whole(answer));
     }
+    Ok(())
 }
 
 /// How long the answer is, once its headers are there.
 fn whole(answer: &[u8]) -> Option<usize> {
-    const END: &[u8] = b"\r\n\r\n";
     let headers = answer.windows(END.len()).position(|window| window == END)?;
     let text = std::str::from_utf8(&answer[..headers]).expect("headers");
     let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");

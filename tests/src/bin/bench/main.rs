@@ -1,4 +1,4 @@
-//! `make bench`: what one replica does on this machine, beside the floors that no broker can go below.
+//! `make bench`: what Cortex does on this machine, beside the floors that no broker can go below.
 //!
 //! The server is a process of its own, which runs what `cortex serve` runs, over a private Postgres with fsync
 //! on. Every comparison is a ratio of numbers from the same run, taken in turns, because a machine's speed
@@ -8,47 +8,69 @@
 
 mod algorithms;
 mod asks;
+mod chart;
 mod cpu;
 mod floors;
 mod ground;
 mod growth;
 mod load;
+mod midnight;
 mod mints;
 mod paced;
+mod policies;
 mod replays;
+mod replicas;
 mod report;
 mod revocations;
 mod rows;
+mod sealing;
 mod server;
+mod starts;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 
 use crate::ground::Ground;
 use crate::report::Report;
 
-/// Measures throughput and latency of one Cortex replica on this machine.
+/// Measures throughput and latency of Cortex on this machine.
 #[derive(Debug, Parser)]
 struct Options {
-    /// A few seconds in all: shows that everything can be measured; its numbers mean little.
+    /// Seconds for each part: shows that everything can be measured; its numbers mean little.
     #[arg(long)]
     quick: bool,
-    /// Only this part of it.
-    #[arg(long, value_name = "PART")]
-    only: Option<Part>,
+    /// Only this part; can be given again for another one.
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
+    /// A record of up to ten million rows instead of one: takes another quarter of an hour and 10 GB of disk.
+    #[arg(long)]
+    ten_million: bool,
+    /// Puts the results into this page too, such as docs/benchmarks.md, where those of an earlier run are.
+    #[arg(long)]
+    into: Option<PathBuf>,
 }
 
-/// A part that can be measured by itself.
+/// What is measured, in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Fresh mints and repeated asks.
+    /// Fresh mints and repeated asks beside their floors, at fixed rates, with two algorithms, and at a slow cloud.
     Mints,
-    /// Issuing while many leases are revoked.
+    /// 5,000 runs that begin in one second.
+    Midnight,
+    /// While many leases are revoked.
     Revocations,
-    /// Few policies and rows beside many.
-    Growth,
-    /// The replay of recorded requests.
+    /// Few policies and many; how long a start with them takes.
+    Policies,
+    /// A short record and a long one.
+    Rows,
+    /// One to four replicas.
+    Replicas,
+    /// With the issuance log, and without.
+    Sealing,
+    /// Recorded requests, decided again.
     Replay,
 }
 
@@ -65,18 +87,26 @@ pub(crate) struct Scale {
     pub(crate) signing_ms: u64,
     /// How many asks go to a cloud that takes its time.
     pub(crate) cloud_asks: usize,
-    /// How many policies, and how many rows on record, are many.
-    pub(crate) policies: usize,
-    /// The same of rows.
-    pub(crate) rows: i64,
+    /// How many policies are many, from fewer to more.
+    pub(crate) policies: &'static [usize],
+    /// How many rows are on record, from the shortest record to the longest.
+    pub(crate) rows: &'static [i64],
+    /// How many requests are replayed.
+    pub(crate) replayed: i64,
     /// How many asks a turn of the comparison of few and many has.
     pub(crate) growth_asks: usize,
     /// How many leases are revoked at once.
     pub(crate) leases: i64,
+    /// How many leases live when a server starts.
+    pub(crate) live_leases: i64,
     /// Fixed rates, in mints each second, and how many seconds a turn of one takes.
     pub(crate) rates: [u32; 2],
     /// The same.
     pub(crate) paced_s: usize,
+    /// How many runs begin at midnight.
+    pub(crate) midnight_runs: usize,
+    /// How many calls a second Cortex makes then to AWS and to Google.
+    pub(crate) midnight_quotas: [u32; 2],
 }
 
 const FULL: Scale = Scale {
@@ -85,13 +115,20 @@ const FULL: Scale = Scale {
     again: [(32, 4_000), (256, 4_000)],
     signing_ms: 1_000,
     cloud_asks: 400,
-    policies: 10_000,
-    rows: 1_000_000,
-    growth_asks: 300,
+    policies: &[1_000, 10_000, 100_000],
+    rows: &[10_000, 100_000, 1_000_000],
+    replayed: 1_000_000,
+    growth_asks: 500,
     leases: 50_000,
+    live_leases: 100_000,
     rates: [500, 1_000],
     paced_s: 5,
+    midnight_runs: 5_000,
+    midnight_quotas: [300, 250],
 };
+
+/// The lengths of records with `--ten-million`.
+const TEN_MILLION: &[i64] = &[10_000, 100_000, 1_000_000, 10_000_000];
 
 const QUICK: Scale = Scale {
     rounds: 1,
@@ -99,16 +136,17 @@ const QUICK: Scale = Scale {
     again: [(32, 128), (256, 512)],
     signing_ms: 100,
     cloud_asks: 16,
-    policies: 50,
-    rows: 2_000,
+    policies: &[50],
+    rows: &[200, 2_000],
+    replayed: 2_000,
     growth_asks: 20,
     leases: 2_000,
+    live_leases: 2_000,
     rates: [20, 40],
     paced_s: 1,
+    midnight_runs: 40,
+    midnight_quotas: [20, 20],
 };
-
-/// The connections over which few and many are compared: latency is what counts there.
-pub(crate) const GROWTH_CONNECTIONS: usize = 4;
 
 /// As in the program that is measured.
 #[global_allocator]
@@ -128,27 +166,40 @@ fn main() -> ExitCode {
         };
     }
     let options = Options::parse();
-    let scale = if options.quick { QUICK } else { FULL };
+    let mut scale = if options.quick { QUICK } else { FULL };
+    if options.ten_million {
+        scale.rows = TEN_MILLION;
+    }
     let mut report = Report::default();
-    runtime.block_on(measure(scale, options.only, &mut report));
+    runtime.block_on(measure(scale, &options.only, &mut report));
     print!("{report}");
-    ExitCode::SUCCESS
+    let written = options.into.map_or(Ok(()), |page| {
+        report.write_into(&page).map_err(|error| format!("bench: {}: {error}", page.display()))
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-async fn measure(scale: Scale, only: Option<Part>, report: &mut Report) {
+async fn measure(scale: Scale, only: &[Part], report: &mut Report) {
     let ground = Ground::start().await;
-    let wanted = |part: Part| only.is_none_or(|only| only == part);
-    if wanted(Part::Mints) {
-        mints::measure(&ground, scale, report).await;
-    }
-    if wanted(Part::Revocations) {
-        revocations::measure(&ground, scale, report).await;
-    }
-    if wanted(Part::Growth) {
-        growth::measure(&ground, scale, report).await;
-    }
-    if wanted(Part::Replay) {
-        replays::measure(&ground, scale, report).await;
+    for part in Part::value_variants().iter().filter(|part| only.is_empty() || only.contains(part)) {
+        let begun = Instant::now();
+        match part {
+            Part::Mints => mints::measure(&ground, scale, report).await,
+            Part::Midnight => midnight::measure(&ground, scale, report).await,
+            Part::Revocations => revocations::measure(&ground, scale, report).await,
+            Part::Policies => growth::by_policies(&ground, scale, report).await,
+            Part::Rows => growth::by_rows(&ground, scale, report).await,
+            Part::Replicas => replicas::measure(&ground, scale, report).await,
+            Part::Sealing => sealing::measure(&ground, scale, report).await,
+            Part::Replay => replays::measure(&ground, scale, report).await,
+        }
+        tell(&format!("{part:?} took {:.0} s", begun.elapsed().as_secs_f64()));
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::ground::{Ground, policy_name};
+use crate::chart::{Axis, Chart};
+use crate::ground::Ground;
 use crate::load::{Measured, Pace};
-use crate::report::{Goal, Report};
+use crate::policies::policy_name;
+use crate::report::{Goal, Report, thousands};
 use crate::server::Server;
 use crate::{Scale, asks, tell};
 
@@ -37,6 +39,16 @@ pub(crate) async fn measure(ground: &Ground, server: &Server, peak: f64, scale: 
     for (per_second, measured) in rates.iter().zip(&measured) {
         report.paced(&format!("fresh mint, {per_second} each second"), measured);
     }
+    let names = rates.map(|per_second| format!("{} a second", thousands(per_second)));
+    let of = |per_mille| measured.iter().map(|measured| measured.per_mille(per_mille)).collect();
+    report.chart(Chart {
+        title: "Fresh mints at a fixed rate, the last at half the peak: p99 as bars, p50 as a line"
+            .to_owned(),
+        x: Axis::Names(names.into()),
+        y: "ms".to_owned(),
+        bars: vec![of(990)],
+        lines: vec![of(500)],
+    });
     let [.., half] = &measured;
     report.goal(Goal::below("p99 at half the peak rate, ms", half.percentile(99), 10.0));
 }

@@ -14,7 +14,8 @@ use cortex_server::store::documents::{self, Kind};
 use jiff::SignedDuration;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::ground::{Ground, policy_name};
+use crate::ground::Ground;
+use crate::policies::policy_name;
 use crate::report::{Goal, Report};
 use crate::{Scale, asks, tell};
 
@@ -22,13 +23,13 @@ use crate::{Scale, asks, tell};
 const MINUTE: f64 = 60.0;
 
 pub(crate) async fn measure(ground: &Ground, scale: Scale, report: &mut Report) {
-    let server = ground.serve("replays", 1, false).await;
+    let server = ground.serve("replays", 1).await;
     let mint = asks::exchanges(&ground.sandbox, &ground.single_use_iss(), "api", 1, |_| policy_name(0));
     server.load(1, mint).await;
     drop(server);
-    tell(&format!("replay: {} requests on record", scale.rows));
+    tell(&format!("replay: {} requests on record", scale.replayed));
     let url = ground.database_url("replays");
-    fill(&url, scale.rows).await;
+    fill(&url, scale.replayed).await;
     let config = DatabaseConfig { url: Some(url), ..DatabaseConfig::default() };
     let pool = store::connect(&config).await.expect("a pool");
     let head = documents::head(&pool, Kind::Policy, &policy_name(0)).await.expect("a policy").expect("one");
@@ -42,12 +43,16 @@ pub(crate) async fn measure(ground: &Ground, scale: Scale, report: &mut Report) 
         let started = Instant::now();
         let replayed = run(pool.clone(), document).await;
         let seconds = started.elapsed().as_secs_f64();
-        assert!(replayed.records > scale.rows.unsigned_abs(), "every request is read: {}", replayed.records);
+        assert!(
+            replayed.records > scale.replayed.unsigned_abs(),
+            "every request is read: {}",
+            replayed.records
+        );
         assert_eq!(replayed.changed.is_empty(), document == &head.source, "{:?}", replayed.changed);
-        report.figure(&format!("replay of {} requests under {what}, seconds", scale.rows), seconds);
+        report.figure(&format!("replay of {} requests under {what}, seconds", scale.replayed), seconds);
         slowest = slowest.max(seconds);
     }
-    let million = slowest * 1e6 / f64::from(u32::try_from(scale.rows).expect("a number of rows"));
+    let million = slowest * 1e6 / f64::from(u32::try_from(scale.replayed).expect("a number of rows"));
     report.goal(Goal::below("replay of a million requests, seconds", million, MINUTE));
 }
 

@@ -1,8 +1,13 @@
-//! The results, as tables.
+//! The results, as tables and charts.
 
 use std::fmt;
+use std::path::Path;
 
+use crate::chart::Chart;
 use crate::load::Measured;
+
+/// Between which lines of a page the results are.
+const MARKS: [&str; 2] = ["<!-- bench: results -->", "<!-- bench: end -->"];
 
 /// Everything that was measured.
 #[derive(Debug, Default)]
@@ -11,9 +16,20 @@ pub(crate) struct Report {
     paced: Vec<String>,
     figures: Vec<String>,
     goals: Vec<Goal>,
+    charts: Vec<Chart>,
 }
 
 impl Report {
+    /// Puts the results where those of an earlier run are in `page`.
+    pub(crate) fn write_into(&self, page: &Path) -> Result<(), String> {
+        let text = std::fs::read_to_string(page).map_err(|error| error.to_string())?;
+        let [begin, end] = MARKS;
+        let (before, rest) = text.split_once(begin).ok_or_else(|| format!("it has no line {begin}"))?;
+        let (_, after) = rest.split_once(end).ok_or_else(|| format!("it has no line {end}"))?;
+        let text = format!("{before}{begin}\n{self}\n{end}{after}");
+        std::fs::write(page, text).map_err(|error| error.to_string())
+    }
+
     /// A load's throughput and latency.
     pub(crate) fn measured(&mut self, what: &str, connections: usize, measured: &Measured) {
         let (rate, p50, p99) = (measured.rate(), measured.percentile(50), measured.percentile(99));
@@ -49,6 +65,11 @@ impl Report {
         self.figures.push(format!("| {what} | {number:.1} |"));
     }
 
+    /// A picture of some of the numbers.
+    pub(crate) fn chart(&mut self, chart: Chart) {
+        self.charts.push(chart);
+    }
+
     /// What has to be reached.
     pub(crate) fn goal(&mut self, goal: Goal) {
         self.goals.push(goal);
@@ -57,26 +78,47 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n", machine())?;
-        writeln!(f, "| load | connections | per second | p50 ms | p99 ms |\n|---|--:|--:|--:|--:|")?;
-        for line in &self.loads {
-            writeln!(f, "{line}")?;
-        }
-        writeln!(f, "\n| at a fixed rate | reached | p50 ms | p99 ms | p99.9 ms |\n|---|--:|--:|--:|--:|")?;
-        for line in &self.paced {
-            writeln!(f, "{line}")?;
-        }
-        writeln!(f, "\n| figure | |\n|---|--:|")?;
-        for line in &self.figures {
-            writeln!(f, "{line}")?;
-        }
-        writeln!(f, "\n| goal | wanted | measured | |\n|---|--:|--:|---|")?;
-        for Goal { what, wanted, measured, reached } in &self.goals {
-            let verdict = if *reached { "reached" } else { "not reached" };
-            writeln!(f, "| {what} | {wanted} | {measured:.2} | {verdict} |")?;
+        writeln!(f, "{}", machine())?;
+        table(
+            f,
+            "| load | connections | per second | p50 ms | p99 ms |\n|---|--:|--:|--:|--:|",
+            &self.loads,
+        )?;
+        table(
+            f,
+            "| at a fixed rate | reached | p50 ms | p99 ms | p99.9 ms |\n|---|--:|--:|--:|--:|",
+            &self.paced,
+        )?;
+        table(f, "| figure | |\n|---|--:|", &self.figures)?;
+        let goals: Vec<_> = self.goals.iter().map(Goal::to_string).collect();
+        table(f, "| goal | wanted | measured | |\n|---|--:|--:|---|", &goals)?;
+        for chart in &self.charts {
+            write!(f, "\n{chart}")?;
         }
         Ok(())
     }
+}
+
+/// A table, if there is anything in it.
+fn table(f: &mut fmt::Formatter<'_>, head: &str, lines: &[String]) -> fmt::Result {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "\n{head}")?;
+    lines.iter().try_for_each(|line| writeln!(f, "{line}"))
+}
+
+/// A whole number with a comma before each three of its digits.
+pub(crate) fn thousands(number: impl fmt::Display) -> String {
+    let digits = number.to_string();
+    let places = (1..=digits.len()).rev();
+    digits.chars().zip(places).fold(String::new(), |mut text, (digit, place)| {
+        text.push(digit);
+        if place > 1 && place % 3 == 1 {
+            text.push(',');
+        }
+        text
+    })
 }
 
 /// A number to be reached.
@@ -102,6 +144,14 @@ impl Goal {
     /// The less, the better, and the bound itself is too much.
     pub(crate) fn below(what: &str, measured: f64, wanted: f64) -> Self {
         Self { what: what.to_owned(), wanted: format!("< {wanted}"), measured, reached: measured < wanted }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, wanted, measured, reached } = self;
+        let verdict = if *reached { "reached" } else { "not reached" };
+        write!(f, "| {what} | {wanted} | {measured:.2} | {verdict} |")
     }
 }
 

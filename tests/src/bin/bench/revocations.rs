@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, PgConnection};
 
-use crate::ground::{Ground, policy_name};
+use crate::ground::Ground;
 use crate::load::Measured;
+use crate::policies::policy_name;
 use crate::report::{Goal, Report};
 use crate::rows::live_leases;
 use crate::{Scale, asks, tell};
@@ -20,7 +21,7 @@ const TURN: usize = 400;
 const PATIENCE: Duration = Duration::from_mins(10);
 
 pub(crate) async fn measure(ground: &Ground, scale: Scale, report: &mut Report) {
-    let server = ground.serve("revocations", POLICIES, true).await;
+    let server = ground.serve_trusted("revocations", POLICIES, |_| {}).await;
     let fresh = || {
         let iss = ground.single_use_iss();
         asks::exchanges(&ground.sandbox, &iss, "api", TURN, |n| policy_name(n % POLICIES))

@@ -10,12 +10,12 @@ use std::time::Duration;
 use cortex_server::Config;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::net::TcpStream;
 
+use crate::asks;
 use crate::cpu::Cpu;
 use crate::load::{self, Measured, Pace};
 
-/// How long a server may take until it listens.
+/// How long a server may take until it is ready.
 const START_DEADLINE: Duration = Duration::from_mins(2);
 
 /// The process; it ends when this is dropped.
@@ -25,7 +25,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one with `config`, whose file and log go to `folder`; answers when it listens.
+    /// Starts one with `config`, whose file and log go to `folder`; answers when it is ready.
     pub(crate) async fn start(config: &Config, folder: &Path, name: &str) -> Self {
         let file = folder.join(format!("{name}.toml"));
         std::fs::write(&file, toml::to_string(config).expect("TOML")).expect("to write the configuration");
@@ -41,20 +41,26 @@ impl Server {
             .spawn()
             .expect("a server");
         let mut server = Self { process, address: config.server.listen };
-        let listening = tokio::time::timeout(START_DEADLINE, server.listens()).await;
-        assert_eq!(listening, Ok(true), "{}", std::fs::read_to_string(&log).unwrap_or_default());
+        let ready = tokio::time::timeout(START_DEADLINE, server.is_ready()).await;
+        assert_eq!(ready, Ok(true), "{}", std::fs::read_to_string(&log).unwrap_or_default());
         server
     }
 
-    /// Waits until it listens; false if it ended instead.
-    async fn listens(&mut self) -> bool {
-        while TcpStream::connect(self.address).await.is_err() {
+    /// Waits until it is ready; false if it ended instead.
+    async fn is_ready(&mut self) -> bool {
+        let ready = |answer: &Vec<u8>| answer.starts_with(b"HTTP/1.1 200 ");
+        while !load::ask(self.address, asks::READYZ).await.is_ok_and(|answer| ready(&answer)) {
             if self.process.try_wait().expect("its state").is_some() {
                 return false;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         true
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// See [`load::run`].
