@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{administrator, finding, issue, key, round};
-use crate::asking::questions::known;
+use crate::asking::known;
 
 /// What the database was, as a backup keeps it.
 const KEEP: &[&str] = &[
