@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::scope::{ScopeArgs, in_words};
 use crate::api::Connection;
 use crate::arguments;
-use crate::error::{EXITS, Error, Exit};
+use crate::error::{EXITS, Error};
 use crate::output::{self, field};
 
 #[derive(Debug, clap::Args)]
@@ -83,10 +83,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
             output::either(args.json, &freezes, list)
         }
         Command::Lift { id } => {
-            let wrong = |_| {
-                Error::Of(Exit::Usage, "a freeze's id is a UUID; `cortex freeze list` shows them".to_owned())
-            };
-            let id: cortex_core::RecordId = id.parse().map_err(wrong)?;
+            let id: cortex_core::RecordId = super::id(&id, "freeze list")?;
             let freeze = api.delete(&format!("/v1/freezes/{id}")).await?;
             output::either(args.json, &freeze, |_| println!("{id} is lifted"))
         }

@@ -99,13 +99,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     }
 }
 
-/// The path of a grant. An id is a UUID; anything else could be another path.
+/// The path of a grant.
 fn at(id: &str) -> Result<String, Error> {
-    let id = id.parse::<cortex_core::GrantId>();
-    let id = id.map_err(|_| {
-        Error::Of(Exit::Usage, "a grant's id is a UUID; `cortex grant list` shows them".into())
-    })?;
-    Ok(format!("/v1/grants/{id}"))
+    Ok(format!("/v1/grants/{}", super::id::<cortex_core::GrantId>(id, "grant list")?))
 }
 
 fn list(page: &Value) {

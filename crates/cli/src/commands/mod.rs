@@ -22,6 +22,7 @@ pub(crate) mod revocation;
 mod scope;
 pub(crate) mod serve;
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use cortex_core::clock::SystemClock;
@@ -31,7 +32,7 @@ use cortex_server::store::{self, Stamp};
 use cortex_server::{Config, Environment};
 use sqlx::PgPool;
 
-use crate::error::Error;
+use crate::error::{Error, Exit};
 
 /// Who acts at the command line, straight on the database, as the record names them.
 fn operator() -> String {
@@ -50,4 +51,10 @@ pub(crate) async fn stamp(config: &Config, pool: &PgPool) -> Result<Stamp, Error
 async fn database(config: &DatabaseConfig) -> Result<PgPool, Error> {
     store::migrate(config).await?;
     Ok(store::connect(config).await?)
+}
+
+/// An id as it stands in a path, where anything else could be another path. `list` is the command that shows those
+/// that there are.
+fn id<Id: FromStr>(text: &str, list: &str) -> Result<Id, Error> {
+    text.parse().map_err(|_| Error::Of(Exit::Usage, format!("`{text}` is no id; `cortex {list}` shows them")))
 }

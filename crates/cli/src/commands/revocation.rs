@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::issuance::show_revocation;
 use super::scope::in_words;
 use crate::api::Connection;
-use crate::error::{EXITS, Error, Exit};
+use crate::error::{EXITS, Error};
 use crate::output::{self, field};
 
 #[derive(Debug, clap::Args)]
@@ -60,13 +60,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
             output::either(args.json, &page, list)
         }
         Command::Show { id, limit, after } => {
-            let wrong = |_| {
-                Error::Of(
-                    Exit::Usage,
-                    "a revocation's id is a UUID; `cortex revocation list` shows them".to_owned(),
-                )
-            };
-            let id: cortex_core::RecordId = id.parse().map_err(wrong)?;
+            let id: cortex_core::RecordId = super::id(&id, "revocation list")?;
             let path = format!("/v1/revocations/{id}");
             let revocation = api.query(&path, &page(limit, "after", after)).await?;
             output::either(args.json, &revocation, show_revocation)

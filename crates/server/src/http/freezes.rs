@@ -12,8 +12,7 @@ use utoipa::IntoParams;
 
 use super::auth::{Caller, Role};
 use super::error::Problem;
-use super::grants::page_size;
-use super::{App, body};
+use super::{App, body, page};
 use crate::store::freezes::{self, FreezeError, NewFreeze, StoredFreeze};
 
 /// The longest reason, in bytes.
@@ -121,18 +120,13 @@ pub(super) async fn list(
 ) -> Result<Json<Page>, Problem> {
     caller.need(&[Role::Admin, Role::Auditor, Role::Approver])?;
     let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let limit = page_size(query.limit)?;
-    let before = query.before.as_deref().map(parse_id).transpose()?;
+    let limit = page::size(query.limit)?;
+    let before = query.before.as_deref().map(|text| page::id("a freeze", text)).transpose()?;
     let now = app.broker.clock.now();
     let in_force = query.in_force.unwrap_or(false);
     let freezes = freezes::list(&app.broker.pool, in_force, before, limit, now).await?;
-    let full = i64::try_from(freezes.len()).is_ok_and(|count| count == limit);
-    let next = freezes.last().filter(|_| full).map(|last| last.freeze.id);
+    let next = page::next(&freezes, limit, |last| last.freeze.id);
     Ok(Json(Page { freezes, next }))
-}
-
-fn parse_id(text: &str) -> Result<FreezeId, Problem> {
-    text.parse().map_err(|_| Problem::bad_request("a freeze's id is a UUID"))
 }
 
 /// One freeze.
@@ -151,7 +145,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<StoredFreeze>, Problem> {
     caller.need(&[Role::Admin, Role::Auditor, Role::Approver])?;
-    let freeze = freezes::get(&app.broker.pool, parse_id(&id)?, app.broker.clock.now()).await?;
+    let freeze = freezes::get(&app.broker.pool, page::id("a freeze", &id)?, app.broker.clock.now()).await?;
     freeze.map(Json).ok_or_else(|| FreezeError::NotFound.into())
 }
 
@@ -177,7 +171,7 @@ pub(super) async fn lift(
 /// Lets something go on, for the API and the console alike.
 pub(crate) async fn lift_one(app: &App, caller: &Caller, id: &str) -> Result<StoredFreeze, Problem> {
     caller.need(&[Role::Admin])?;
-    let id = parse_id(id)?;
+    let id = page::id("a freeze", id)?;
     let mut connection = app.broker.pool.acquire().await?;
     let lifted = freezes::lift(&mut connection, id, &caller.subject(), app.broker.recorder.stamp()).await?;
     drop(connection);

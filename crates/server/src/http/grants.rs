@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 
 use super::auth::{Bearer, Caller, Role};
 use super::error::Problem;
-use super::{App, body};
+use super::{App, body, page};
 use crate::store::RecordError;
 use crate::store::grants::{self, Filter, GrantError, Word};
 
@@ -54,7 +54,7 @@ impl ListQuery {
             body::bounded("filter", text.as_deref(), 500)?;
         }
         let before = before.as_deref().map(parse_id).transpose()?;
-        Ok(Filter { status, kind, policy, dag_id, run_id, before, limit: page_size(limit)? })
+        Ok(Filter { status, kind, policy, dag_id, run_id, before, limit: page::size(limit)? })
     }
 }
 
@@ -102,18 +102,13 @@ pub(super) async fn list(
     let filter = query.filter()?;
     let mut connection = app.broker.pool.acquire().await?;
     let grants = grants::list(&mut connection, &filter, app.broker.clock.now()).await?;
-    let full = i64::try_from(grants.len()).is_ok_and(|count| count == filter.limit);
-    let next = grants.last().filter(|_| full).map(|grant| grant.id.to_string());
+    let next = page::next(&grants, filter.limit, |grant| grant.id.to_string());
     Ok(Json(Page { grants, next }))
 }
 
-pub(super) fn page_size(limit: Option<i64>) -> Result<i64, Problem> {
-    let limit = limit.unwrap_or(50);
-    if (1..=200).contains(&limit) { Ok(limit) } else { Err(Problem::bad_request("limit is 1 to 200")) }
-}
-
+/// A grant's id, as a caller wrote it.
 pub(crate) fn parse_id(text: &str) -> Result<GrantId, Problem> {
-    text.parse().map_err(|_| Problem::bad_request("a grant's id is a UUID"))
+    page::id("a grant", text)
 }
 
 /// One grant, whole: what is asked, by whom, for how long, who approved it, and where it stands. Its `ETag` is what

@@ -13,8 +13,7 @@ use utoipa::IntoParams;
 use super::auth::{Caller, Role};
 use super::error::Problem;
 use super::freezes::checked_reason;
-use super::grants::page_size;
-use super::{App, body};
+use super::{App, body, page};
 use crate::store::holds::{self, Hold, HoldError, NewHold};
 
 /// Who may read holds.
@@ -109,16 +108,11 @@ pub(super) async fn list(
 ) -> Result<Json<Page>, Problem> {
     caller.need(READERS)?;
     let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let limit = page_size(query.limit)?;
-    let before = query.before.as_deref().map(parse_id).transpose()?;
+    let limit = page::size(query.limit)?;
+    let before = query.before.as_deref().map(|text| page::id("a hold", text)).transpose()?;
     let holds = holds::list(&app.broker.pool, query.in_force.unwrap_or(false), before, limit).await?;
-    let full = i64::try_from(holds.len()).is_ok_and(|count| count == limit);
-    let next = holds.last().filter(|_| full).map(|last| last.id);
+    let next = page::next(&holds, limit, |last| last.id);
     Ok(Json(Page { holds, next }))
-}
-
-fn parse_id(text: &str) -> Result<HoldId, Problem> {
-    text.parse().map_err(|_| Problem::bad_request("a hold's id is a UUID"))
 }
 
 /// One hold.
@@ -137,7 +131,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<Hold>, Problem> {
     caller.need(READERS)?;
-    let hold = holds::get(&app.broker.pool, parse_id(&id)?).await?;
+    let hold = holds::get(&app.broker.pool, page::id("a hold", &id)?).await?;
     hold.map(Json).ok_or_else(|| HoldError::NotFound.into())
 }
 
@@ -159,7 +153,7 @@ pub(super) async fn lift(
     Path(id): Path<String>,
 ) -> Result<Json<Hold>, Problem> {
     caller.need(&[Role::Admin])?;
-    let id = parse_id(&id)?;
+    let id = page::id("a hold", &id)?;
     let mut connection = app.broker.pool.acquire().await?;
     let stamp = app.broker.recorder.stamp();
     Ok(Json(holds::lift(&mut connection, id, &caller.subject(), stamp).await?))

@@ -12,10 +12,9 @@ use serde_json::Value;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::App;
 use super::auth::{Caller, Role};
 use super::error::Problem;
-use super::grants::page_size;
+use super::{App, page};
 use crate::store::issuances::{self, Filter, Issuance, OfficeHours};
 use crate::store::revocations::{self, Hit};
 use crate::store::{StoreError, questions};
@@ -99,8 +98,7 @@ pub(super) async fn list(
     let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
     let filter = filter(query)?;
     let (issuances, behind) = found(&app, &filter).await?;
-    let full = i64::try_from(issuances.len()).is_ok_and(|count| count == filter.limit);
-    let next = issuances.last().filter(|_| full).map(|last| last.id);
+    let next = page::next(&issuances, filter.limit, |last| last.id);
     Ok(Json(Page { issuances, behind, next }))
 }
 
@@ -133,7 +131,7 @@ pub(crate) fn filter(query: ListQuery) -> Result<Filter, Problem> {
         since: query.since.as_deref().map(time).transpose()?,
         until: query.until.as_deref().map(time).transpose()?,
         before: query.before.as_deref().map(row).transpose()?,
-        limit: page_size(query.limit)?,
+        limit: page::size(query.limit)?,
         target: query.target,
         rule: query.rule,
         triggering_user: query.triggering_user,

@@ -18,6 +18,7 @@ pub(crate) mod issuances;
 mod log;
 pub(crate) mod notifications;
 pub(crate) mod operations;
+mod page;
 pub(crate) mod people;
 pub(crate) mod policies;
 mod preapprovals;

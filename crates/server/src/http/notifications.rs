@@ -4,14 +4,12 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use cortex_core::NotificationId;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use super::App;
 use super::auth::{Caller, Role};
 use super::error::Problem;
-use super::grants::page_size;
+use super::{App, page};
 use crate::store::notifications::{self, Notification};
 
 #[derive(Deserialize, IntoParams)]
@@ -49,19 +47,14 @@ pub(super) async fn list(
 ) -> Result<Json<Page>, Problem> {
     caller.need(&[Role::Admin, Role::Auditor])?;
     let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let limit = page_size(query.limit)?;
+    let limit = page::size(query.limit)?;
     if query.status.as_deref().is_some_and(|status| !["dead", "pending"].contains(&status)) {
         return Err(Problem::bad_request("status is dead or pending"));
     }
-    let before = query.before.as_deref().map(parse_id).transpose()?;
+    let before = query.before.as_deref().map(|text| page::id("a notification", text)).transpose()?;
     let found = notifications::list(&app.broker.pool, query.status.as_deref(), before, limit).await?;
-    let full = i64::try_from(found.len()).is_ok_and(|count| count == limit);
-    let next = found.last().filter(|_| full).map(|last| last.id.to_string());
+    let next = page::next(&found, limit, |last| last.id.to_string());
     Ok(Json(Page { notifications: found, next }))
-}
-
-fn parse_id(text: &str) -> Result<NotificationId, Problem> {
-    text.parse().map_err(|_| Problem::bad_request("a notification's id is a UUID"))
 }
 
 /// Try a notification again that was given up.
@@ -85,7 +78,9 @@ pub(super) async fn retry(
 /// Tries a dead notification again, for the API and the console alike.
 pub(crate) async fn send_again(app: &App, caller: &Caller, id: &str) -> Result<(), Problem> {
     caller.need(&[Role::Admin])?;
-    let found = notifications::retry(&app.broker.pool, parse_id(id)?, app.broker.clock.now()).await?;
+    let found =
+        notifications::retry(&app.broker.pool, page::id("a notification", id)?, app.broker.clock.now())
+            .await?;
     if !found {
         return Err(Problem::not_found("there is no dead notification of this id"));
     }

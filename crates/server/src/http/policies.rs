@@ -54,7 +54,7 @@ pub(super) async fn list(
     if !after.is_empty() {
         name(&after).map_err(|_| Problem::bad_request("after is the name of a policy"))?;
     }
-    let limit = super::grants::page_size(query.limit)?;
+    let limit = super::page::size(query.limit)?;
     Ok(Json(documents::list(&app.broker.pool, Kind::Policy, &after, limit).await?))
 }
 

@@ -15,8 +15,7 @@ use utoipa::IntoParams;
 use super::auth::{Caller, Role};
 use super::error::Problem;
 use super::freezes::{checked_reason, know_at_once};
-use super::grants::page_size;
-use super::{App, body};
+use super::{App, body, page};
 use crate::revoking;
 use crate::store::freezes::NewFreeze;
 use crate::store::revocations::{self, Hit, NewRevocation, Preview, Revocation, RevocationError};
@@ -169,8 +168,7 @@ pub(crate) async fn shown(
     let revocation = revocations::get(pool, id).await?;
     let revocation = revocation.ok_or_else(|| Problem::not_found("there is no such revocation"))?;
     let issuances = revocations::hits(pool, id, after, limit).await?;
-    let full = i64::try_from(issuances.len()).is_ok_and(|count| count == limit);
-    let next = issuances.last().filter(|_| full).map(|last| last.issuance_id);
+    let next = page::next(&issuances, limit, |last| last.issuance_id);
     Ok(Shown { revocation, issuances, next })
 }
 
@@ -208,16 +206,11 @@ pub(super) async fn list(
 ) -> Result<Json<Page>, Problem> {
     caller.need(&[Role::Admin, Role::Auditor])?;
     let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let limit = page_size(query.limit)?;
-    let before = query.before.as_deref().map(parse_id).transpose()?;
+    let limit = page::size(query.limit)?;
+    let before = query.before.as_deref().map(|text| page::id("a revocation", text)).transpose()?;
     let revocations = revocations::list(&app.broker.pool, before, limit).await?;
-    let full = i64::try_from(revocations.len()).is_ok_and(|count| count == limit);
-    let next = revocations.last().filter(|_| full).map(|last| last.id);
+    let next = page::next(&revocations, limit, |last| last.id);
     Ok(Json(Page { revocations, next }))
-}
-
-fn parse_id(text: &str) -> Result<RevocationId, Problem> {
-    text.parse().map_err(|_| Problem::bad_request("a revocation's id is a UUID"))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -251,7 +244,7 @@ pub(super) async fn show(
     let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
     let after = query.after.as_deref().map(str::parse).transpose();
     let after = after.map_err(|_| Problem::bad_request("an issuance's id is a UUID"))?;
-    Ok(Json(shown(&app, parse_id(&id)?, after, page_size(query.limit)?).await?))
+    Ok(Json(shown(&app, page::id("a revocation", &id)?, after, page::size(query.limit)?).await?))
 }
 
 impl From<RevocationError> for Problem {

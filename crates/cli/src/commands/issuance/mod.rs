@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use crate::api::Connection;
-use crate::error::{EXITS, Error, Exit};
+use crate::error::{EXITS, Error};
 use crate::output::{self, field};
 
 pub(crate) use revoke::show_revocation;
@@ -163,10 +163,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     }
 }
 
-/// An id as it stands in a path.
+/// An issuance's id as it stands in a path.
 fn uuid(id: &str) -> Result<cortex_core::RecordId, Error> {
-    let wrong = |_| Error::Of(Exit::Usage, "an id is a UUID; `cortex issuance list` shows them".to_owned());
-    id.parse().map_err(wrong)
+    super::id(id, "issuance list")
 }
 
 const HEADER: [&str; 8] =

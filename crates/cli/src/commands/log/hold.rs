@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::scope::{ScopeArgs, in_words};
 use crate::api::Connection;
-use crate::error::{Error, Exit};
+use crate::error::Error;
 use crate::output::{self, field};
 
 #[derive(Debug, clap::Args)]
@@ -72,10 +72,7 @@ pub(super) async fn run(args: Args) -> Result<(), Error> {
             output::either(args.json, &holds, list)
         }
         Command::Lift { id } => {
-            let wrong = |_| {
-                Error::Of(Exit::Usage, "a hold's id is a UUID; `cortex log hold list` shows them".to_owned())
-            };
-            let id: cortex_core::HoldId = id.parse().map_err(wrong)?;
+            let id: cortex_core::HoldId = crate::commands::id(&id, "log hold list")?;
             let hold = api.delete(&format!("/v1/log/holds/{id}")).await?;
             output::either(args.json, &hold, |_| println!("{id} is lifted"))
         }
