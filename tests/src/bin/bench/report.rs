@@ -170,3 +170,43 @@ fn machine() -> String {
          at the end {load}."
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chart::Axis;
+
+    #[test]
+    fn digits_go_in_threes() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (10_000_000, "10,000,000")] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+
+    #[test]
+    fn results_take_the_place_of_those_of_an_earlier_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = folder.path().join("page.md");
+        let [begin, end] = MARKS;
+        std::fs::write(&page, format!("Before\n{begin}\nold\n{end}\nAfter\n")).expect("a page");
+        let mut report = Report::default();
+        report.figure("one", 1.0);
+        report.goal(Goal::at_least("enough", 2.0, 1.0));
+        let x = Axis::Range { what: "s".to_owned(), end: 2 };
+        let lines = vec![vec![0.0, 7.0, 12.0]];
+        report.chart(Chart { title: "A chart".to_owned(), x, y: "ms".to_owned(), bars: Vec::new(), lines });
+        for _ in 0..2 {
+            report.write_into(&page).expect("to write");
+        }
+        let text = std::fs::read_to_string(&page).expect("the page");
+        let (head, tail) = text.split_once("\n\n| figure").expect("a table");
+        assert!(head.starts_with(&format!("Before\n{begin}\n")) && !text.contains("old"), "{text}");
+        let rest = format!(
+            " | |\n|---|--:|\n| one | 1.0 |\n\n| goal | wanted | measured | |\n|---|--:|--:|---|\n\
+             | enough | >= 1 | 2.00 | reached |\n\n```mermaid\nxychart-beta\n    title \"A chart\"\n    \
+             x-axis \"s\" 0 --> 2\n    y-axis \"ms\" 0 --> 15\n    line [0.00, 7.00, 12.00]\n```\n\n{end}\nAfter\n"
+        );
+        assert_eq!(tail, rest);
+        assert!(report.write_into(&folder.path().join("none.md")).is_err());
+    }
+}
