@@ -28,6 +28,7 @@ mod grants;
 mod hardening;
 mod http_attacks;
 mod invariants;
+mod kms;
 mod log;
 mod login;
 mod notifications;

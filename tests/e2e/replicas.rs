@@ -185,7 +185,7 @@ async fn a_verifier_that_caches_never_meets_an_unknown_key_while_keys_rotate() {
             let stamp = brokers[0].recorder.stamp();
             keyring::rotate(
                 &mut connection,
-                &world.world.config.keys,
+                &world.world.config,
                 SigningAlgorithm::RS256,
                 false,
                 "operator:test",

@@ -1,7 +1,7 @@
 //! `cortex serve` as a process of its own, which a test can kill at any moment, beside clouds that live on.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,7 @@ pub struct Served {
     pub url: String,
     program: &'static str,
     database_url: String,
+    environment: Vec<(&'static str, String)>,
     folder: TempDir,
     process: Option<Child>,
     http: Client,
@@ -45,6 +46,15 @@ pub struct Served {
 impl Served {
     /// Everything but the process. `program` is the binary; `first-steps` is the policy in force.
     pub async fn new(program: &'static str, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::with_environment(program, |_| Vec::new(), adjust).await
+    }
+
+    /// The same, with this environment for every process of the program.
+    pub async fn with_environment(
+        program: &'static str,
+        environment: impl FnOnce(&Sandbox) -> Vec<(&'static str, String)>,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
         let address = free_address();
         let url = format!("http://{address}");
         let sandbox =
@@ -61,7 +71,9 @@ impl Served {
         std::fs::write(folder.path().join("cortex.toml"), text).expect("a file");
         let pool = PgPool::connect(&database_url).await.expect("the database");
         let http = Client::builder().no_proxy().build().expect("a client");
-        let served = Self { sandbox, pool, url, program, database_url, folder, process: None, http };
+        let environment = environment(&sandbox);
+        let served =
+            Self { sandbox, pool, url, program, database_url, environment, folder, process: None, http };
         served.apply(concat!(env!("CARGO_MANIFEST_DIR"), "/../config/dev/first-steps.yaml")).await;
         served
     }
@@ -78,7 +90,9 @@ impl Served {
             .env("CORTEX_CONFIG", self.folder.path().join("cortex.toml"))
             .env("DATABASE_URL", &self.database_url)
             .env("RUST_LOG", "trace")
-            .stdin(Stdio::null());
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
         command
     }
 
@@ -87,6 +101,16 @@ impl Served {
         let output = self.command(arguments).output().await.expect("the program");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// Another environment for the processes that start from now on.
+    pub fn set_environment(&mut self, environment: Vec<(&'static str, String)>) {
+        self.environment = environment;
+    }
+
+    /// A file beside the configuration.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Runs another command of the program; answers whether it succeeded, and what it said.
@@ -100,7 +124,7 @@ impl Served {
     pub async fn start(&mut self) {
         let log = File::options().append(true).create(true).open(self.log_path()).expect("a log");
         let mut command = self.command(&["serve"]);
-        command.stdout(log.try_clone().expect("a log")).stderr(log).kill_on_drop(true);
+        command.stdout(log.try_clone().expect("a log")).stderr(log);
         if geteuid().is_root() {
             // Whose a process is shows whether it may be looked into, and what is root's always is.
             command.gid(OTHER_GROUP);

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use cortex_devdb::DevDbError;
+use cortex_providers::kms::KmsError;
 use cortex_sandbox::SandboxError;
 use cortex_server::StartError;
 use cortex_server::config::ConfigError;
@@ -63,6 +64,9 @@ pub enum Error {
     /// The log's key.
     #[error(transparent)]
     LogKey(#[from] LogKeyError),
+    /// The KMS that wraps the key files.
+    #[error("kms: {0}")]
+    Kms(#[from] KmsError),
     /// The private database did not start.
     #[error(transparent)]
     DevDb(#[from] DevDbError),

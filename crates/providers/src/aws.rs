@@ -11,6 +11,7 @@ mod iam;
 mod revoker;
 mod session;
 mod session_policy;
+mod signature;
 mod sts;
 #[cfg(test)]
 mod tests;
@@ -27,14 +28,15 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub(crate) use arn::{is_external_id, is_region};
+pub(crate) use arn::{is_external_id, is_region, partition_of};
 pub(crate) use revoker::revoker;
+pub(crate) use signature::{Unsigned, own_credentials};
 
 use crate::calls::Planned;
 use crate::config::AwsConfig;
 use crate::target::{self, Fault, Problems, bounded_template, escape};
 use crate::{Ask, BuiltIn, Mint, Plan, Provider, Refusal, Remote, local};
-use arn::{RoleArn, is_word, partition_of};
+use arn::{RoleArn, is_word};
 use session::{Method, Request};
 use session_policy::{Allow, MAX_PLAIN, Rules, too_large};
 

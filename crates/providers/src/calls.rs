@@ -1,5 +1,6 @@
 //! Calls to a cloud: one deadline, few and jittered retries, and an honest word on what may have happened.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
@@ -165,11 +166,11 @@ fn resume(error: &MintError, pause: Duration) -> Instant {
     Instant::now() + pause.max(asked)
 }
 
-/// The pause before a retry: between half of it and all of it. The jitter is drawn from the issuance's id, so
-/// that those who failed together do not return together, and a test can repeat it.
-fn pause(issuance: IssuanceId, retry: u8) -> Duration {
+/// The pause before a retry: between half of it and all of it. The jitter is drawn from `seed`, such as an issuance's id,
+/// so that those who failed together do not return together, and a test can repeat it.
+pub(crate) fn pause(seed: impl Display, retry: u8) -> Duration {
     let full = PAUSE * 2_u32.pow(u32::from(retry));
-    let digest = Digest::of(format!("{issuance}/{retry}").as_bytes());
+    let digest = Digest::of(format!("{seed}/{retry}").as_bytes());
     let share = digest.as_bytes().first().copied().unwrap_or_default();
     full / 2 + full / 2 * u32::from(share) / 255
 }

@@ -33,7 +33,7 @@ pub struct ProvidersConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CallLimits {
-    /// The deadline of one mint, all tries together, such as `10s`. Default: 10 s. At most 5 minutes.
+    /// The deadline of one mint, or of one question to a KMS, all tries together, such as `10s`. Default: 10 s. At most 5 minutes.
     #[serde(serialize_with = "friendly")]
     #[schemars(with = "String")]
     pub timeout: SignedDuration,
@@ -268,28 +268,40 @@ impl ProvidersConfig {
 
     /// Finds what cannot work, each in one sentence that names the option.
     pub fn validate(&self) -> Result<(), Vec<String>> {
-        let mut faults = Faults::default();
+        let mut faults = Faults::of("providers");
         self.aws.validate(&mut faults);
         self.bigquery.validate(&mut faults);
         self.snowflake.validate(&mut faults);
         for audience in &self.api.reserved_audiences {
             faults.unless(!audience.is_empty(), "api.reserved_audiences", "has an empty entry: remove it");
         }
-        if faults.0.is_empty() { Ok(()) } else { Err(faults.0) }
+        let said = faults.said();
+        if said.is_empty() { Ok(()) } else { Err(said) }
     }
 }
 
-#[derive(Default)]
-struct Faults(Vec<String>);
+/// What is wrong with a section, each in one sentence that names the option.
+pub(crate) struct Faults {
+    section: &'static str,
+    said: Vec<String>,
+}
 
 impl Faults {
-    fn unless(&mut self, ok: bool, option: &str, fault: &str) {
+    pub(crate) fn of(section: &'static str) -> Self {
+        Self { section, said: Vec::new() }
+    }
+
+    pub(crate) fn said(self) -> Vec<String> {
+        self.said
+    }
+
+    pub(crate) fn unless(&mut self, ok: bool, option: &str, fault: &str) {
         if !ok {
-            self.0.push(format!("providers.{option} {fault}"));
+            self.said.push(format!("{}.{option} {fault}", self.section));
         }
     }
 
-    fn endpoint(&mut self, option: &str, url: Option<&String>) {
+    pub(crate) fn endpoint(&mut self, option: &str, url: Option<&String>) {
         let Some(url) = url else { return };
         let fault = endpoint_fault(url);
         self.unless(fault.is_none(), option, fault.unwrap_or_default());
@@ -300,13 +312,14 @@ impl Faults {
         self.unless((least..=most).contains(&value), option, &fault);
     }
 
-    fn calls(&mut self, provider: &str, calls: &CallLimits) {
+    /// `option` is where they are, such as `aws.calls`.
+    pub(crate) fn calls(&mut self, option: &str, calls: &CallLimits) {
         let least = SignedDuration::from_millis(10);
         let most = SignedDuration::from_mins(5);
-        self.between(&format!("{provider}.calls.timeout"), calls.timeout, least, most);
-        self.between(&format!("{provider}.calls.attempt_timeout"), calls.attempt_timeout, least, most);
-        self.between(&format!("{provider}.calls.connect_timeout"), calls.connect_timeout, least, most);
-        let option = format!("{provider}.calls.retries");
+        self.between(&format!("{option}.timeout"), calls.timeout, least, most);
+        self.between(&format!("{option}.attempt_timeout"), calls.attempt_timeout, least, most);
+        self.between(&format!("{option}.connect_timeout"), calls.connect_timeout, least, most);
+        let option = format!("{option}.retries");
         self.unless(
             calls.retries <= 2,
             &option,
@@ -316,7 +329,7 @@ impl Faults {
 }
 
 /// Why `url` may not be called: secrets go there, so it is https, or http to this machine.
-fn endpoint_fault(url: &str) -> Option<&'static str> {
+pub fn endpoint_fault(url: &str) -> Option<&'static str> {
     let Ok(url) = Url::parse(url) else {
         return Some("is not a URL: write https:// and a host");
     };
@@ -367,7 +380,7 @@ impl AwsConfig {
         faults.between("aws.token_lifetime", self.token_lifetime, minute, hour);
         self.revocation.validate(faults);
         faults.account("aws", self.max_calls_per_second, self.max_concurrent_calls, &self.breaker);
-        faults.calls("aws", &self.calls);
+        faults.calls("aws.calls", &self.calls);
     }
 }
 
@@ -388,7 +401,7 @@ impl BigQueryConfig {
         faults.between("bigquery.max_service_account_lifetime", lifetime, least, most);
         self.revocation.validate(self.provider.is_some(), faults);
         faults.account("bigquery", self.max_calls_per_second, self.max_concurrent_calls, &self.breaker);
-        faults.calls("bigquery", &self.calls);
+        faults.calls("bigquery.calls", &self.calls);
     }
 }
 

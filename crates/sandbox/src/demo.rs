@@ -30,10 +30,15 @@ impl SandboxConfig {
     /// (bucket `customer-data`); the role `cortex-revoker`, as which Cortex writes their inline policies; the user `cortex-broker` with the key `AKIASANDBOXBROKER001` and the secret
     /// `sandbox/broker`, who may assume both (external id `cortex-sandbox`) and write their inline policies.
     ///
+    /// Its KMS has the keys `11111111-1111-4111-8111-111111111111` and `22222222-2222-4222-8222-222222222222` in
+    /// `eu-west-1`; the user `cortex-keeper` with the key `AKIASANDBOXKEEPER001` and the secret `sandbox/keeper` may use both.
+    ///
     /// Google: the provider `cortex` of the pool `cortex` in the project with the number 1234567890. Project
     /// `acme-finance`: the dataset `mart` is bound to the grant `finance-publish`, `payroll` to nobody. Project
     /// `acme-marketing`: the dataset `attribution` is bound to the service account `attribution-loader`, which
     /// the grant `marketing-attribution` may act as. The subject `cortex-revoker` of the pool may write deny policies.
+    /// The metadata server gives tokens of `cortex@acme-platform`, who may use the key `key-files` of the ring `cortex` in
+    /// `europe-west1` of the project `acme-platform`.
     ///
     /// Snowflake account `acme-prod`: `FINANCE_SVC` with the role `FINANCE_PUBLISH`, `RISK_SVC` with the role
     /// `RISK_REFRESH`; both may log in with External OAuth, as a workload identity and with Cortex's keys.
@@ -67,7 +72,12 @@ fn aws(issuer: &str) -> AwsConfig {
     let revoker = Role::new("cortex-revoker")
         .trust_policy(revoker_trust(issuer))
         .allow(&["iam:GetRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy"], roles);
+    let keeper = User::new("cortex-keeper", "AKIASANDBOXKEEPER001", "sandbox/keeper")
+        .allow(&["kms:Encrypt", "kms:Decrypt"], &["arn:aws:kms:*:123456789012:key/*"]);
     AwsConfig::new(ACCOUNT)
+        .user(keeper)
+        .kms_key("eu-west-1", "11111111-1111-4111-8111-111111111111")
+        .kms_key("eu-west-1", "22222222-2222-4222-8222-222222222222")
         .role(revoker)
         .role(role("finance-publish", "finance-mart"))
         .role(role("customer-erasure", "customer-data"))
@@ -97,7 +107,11 @@ fn google() -> GoogleConfig {
     let loader = "attribution-loader@acme-marketing.iam.gserviceaccount.com";
     let (as_publisher, as_loader) = (Member::service_account(publisher), Member::service_account(loader));
     let revoker = pool.subject("cortex-revoker");
+    let keeper = "cortex@acme-platform.iam.gserviceaccount.com";
+    let key = "projects/acme-platform/locations/europe-west1/keyRings/cortex/cryptoKeys/key-files";
     GoogleConfig::new(pool)
+        .machine(keeper)
+        .crypto_key(key, &[Member::service_account(keeper)])
         .deny_admin(revoker)
         .service_account(ServiceAccount::new(publisher).workload_identity_user(finance.clone()))
         .service_account(ServiceAccount::new(loader).workload_identity_user(marketing))

@@ -22,6 +22,7 @@ pub mod people;
 mod quota;
 mod serve;
 mod snowflake;
+mod vault;
 
 use std::sync::Arc;
 
@@ -162,12 +163,12 @@ impl Sandbox {
         })
     }
 
-    /// The endpoint of STS, IAM and S3 (path style).
+    /// The endpoint of STS, IAM, KMS and S3 (path style).
     pub fn aws_url(&self) -> &str {
         &self.aws_url
     }
 
-    /// The endpoint of the token service (`/v1/token`), IAM credentials and `BigQuery`.
+    /// The endpoint of the token service (`/v1/token`), IAM credentials, Cloud KMS, the metadata server and `BigQuery`.
     pub fn google_url(&self) -> &str {
         &self.google_url
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use cortex_identity::{AirflowConfig, ClusterConfig, IssuerConfig, Trust};
 use cortex_providers::ProvidersConfig;
+use cortex_providers::kms::KmsConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// Cortex's own signing keys.
     pub keys: KeysConfig,
+    /// The key management service that wraps the two key files.
+    pub kms: KmsConfig,
     /// The tamper-evident log over the record.
     pub log: LogConfig,
     /// Which groups of people may do what.
@@ -204,6 +207,12 @@ impl Config {
             if !(0..=31_536_000).contains(&value) {
                 faults.push(format!("{what} is {value}: write 0 to 31,536,000 seconds"));
             }
+        }
+        faults.extend(self.kms.faults());
+        if self.kms.key.is_some() && self.server.public_url.is_none() {
+            faults.push(
+                "kms.key: needs server.public_url, which wrapped keys are bound to: configure it".to_owned(),
+            );
         }
         faults.extend(self.log.faults());
         faults.extend(self.grants.faults());

@@ -6,7 +6,6 @@
 mod config;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -16,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use cortex_core::GrantId;
 use cortex_core::jwt::{KeyError, OwnToken, SigningAlgorithm, SigningKey, TokenIssuer};
+use cortex_providers::kms::{KmsError, Purpose};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use sqlx::{PgConnection, PgPool};
@@ -23,8 +23,8 @@ use zeroize::Zeroizing;
 
 pub use config::KeysConfig;
 
-use crate::key_file;
-use crate::random::Random;
+use crate::config::Config;
+use crate::key_file::{KeyBytes, KeyFileError, KeyFiles};
 use crate::store::keys::{self, KeyRow};
 use crate::store::{Stamp, StoreError};
 
@@ -37,8 +37,11 @@ pub enum KeyringError {
         /// The file.
         path: String,
         /// What is wrong, and what to do.
-        why: String,
+        why: Box<KeyFileError>,
     },
+    /// The KMS that wraps the file.
+    #[error("kms: {0}")]
+    Kms(#[from] KmsError),
     /// A stored key does not open.
     #[error(
         "signing key {0} was sealed under another encryption key: give the file that this database was set up \
@@ -71,14 +74,11 @@ pub struct SealingKey {
 }
 
 impl SealingKey {
-    /// Reads the file, or makes it where it is missing and `may_create`.
-    pub fn load(path: &Path, may_create: bool, random: &dyn Random) -> Result<Self, KeyringError> {
-        let bytes = key_file::load(path, may_create, random, "keys that were sealed under it")
-            .map_err(|why| KeyringError::File { path: path.display().to_string(), why })?;
-        let seals = RandomizedNonceKey::new(&AES_256_GCM, bytes.as_slice()).map_err(|_| KeyError::Crypto)?;
+    fn new(bytes: &KeyBytes) -> Result<Self, KeyError> {
+        let bytes = bytes.as_array();
+        let seals = RandomizedNonceKey::new(&AES_256_GCM, bytes).map_err(|_| KeyError::Crypto)?;
         // A key of its own for each purpose: HMAC as the extraction of RFC 5869, section 2.2.
-        let derive =
-            |purpose: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, purpose), bytes.as_slice());
+        let derive = |purpose: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, purpose), bytes);
         let handles = hmac::Key::new(hmac::HMAC_SHA256, derive(b"cortex grant handle v1").as_ref());
         let sign_ins = RandomizedNonceKey::new(&AES_256_GCM, derive(b"cortex sign-in v1").as_ref());
         Ok(Self { seals, handles, sign_ins: sign_ins.map_err(|_| KeyError::Crypto)? })
@@ -133,13 +133,13 @@ impl Keyring {
     /// Opens the keys, making the first one where there is none. `url` is Cortex's `iss`.
     pub async fn open(
         pool: &PgPool,
-        config: &KeysConfig,
+        config: &Config,
         url: String,
         stamp: Stamp,
     ) -> Result<Self, KeyringError> {
         let mut connection = pool.acquire().await.map_err(StoreError::from)?;
         let sealing = sealing_key(&mut connection, config, &stamp).await?;
-        make_missing(&mut connection, &sealing, config, &stamp).await?;
+        make_missing(&mut connection, &sealing, &config.keys, &stamp).await?;
         let rows = keys::published(&mut *connection).await?;
         let signs =
             current(&rows, SigningAlgorithm::RS256, stamp.clock.now()).ok_or(KeyringError::NoneActive)?;
@@ -255,14 +255,14 @@ impl Keyring {
 /// Makes a key for `algorithm` that signs from `config.publish_ahead_s` on, or at once; answers it.
 pub async fn rotate(
     connection: &mut PgConnection,
-    config: &KeysConfig,
+    config: &Config,
     algorithm: SigningAlgorithm,
     now: bool,
     by: &str,
     stamp: &Stamp,
 ) -> Result<KeyRow, KeyringError> {
     let sealing = sealing_key(connection, config, stamp).await?;
-    let active_from = if now { stamp.clock.now() } else { published_for_long(config, stamp) };
+    let active_from = if now { stamp.clock.now() } else { published_for_long(&config.keys, stamp) };
     make(connection, &sealing, Wanted { algorithm, active_from, only_first: false }, by, stamp).await
 }
 
@@ -313,11 +313,16 @@ pub fn signs(rows: &[KeyRow], row: &KeyRow, now: Timestamp) -> bool {
 
 async fn sealing_key(
     connection: &mut PgConnection,
-    config: &KeysConfig,
+    config: &Config,
     stamp: &Stamp,
 ) -> Result<SealingKey, KeyringError> {
     let none = keys::all(connection).await?.is_empty();
-    SealingKey::load(&config.encryption_key_file, none, &*stamp.random)
+    let path = &config.keys.encryption_key_file;
+    let bytes =
+        KeyFiles::new(config, &stamp.clock, &stamp.random)?.load(path, Purpose::SigningKeys, none).await;
+    let bytes =
+        bytes.map_err(|why| KeyringError::File { path: path.display().to_string(), why: Box::new(why) })?;
+    Ok(SealingKey::new(&bytes)?)
 }
 
 /// A key to be made.

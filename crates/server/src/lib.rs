@@ -12,7 +12,7 @@ mod denial;
 pub mod exchange;
 pub mod http;
 mod introspection;
-mod key_file;
+pub mod key_file;
 pub mod keyring;
 pub mod leases;
 pub mod library;

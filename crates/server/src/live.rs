@@ -134,6 +134,7 @@ fn waiting(started: &Config, now: &Config) -> Vec<&'static str> {
         ("server", same(&started.server, &now.server)),
         ("database", same(&started.database, &now.database)),
         ("keys", same(&started.keys, &now.keys)),
+        ("kms", same(&started.kms, &now.kms)),
         ("log", same(&started.log, &now.log)),
         ("sign_in", same(&started.sign_in, &now.sign_in) && same_people(started, now)),
         ("leases", same(&started.leases, &now.leases)),

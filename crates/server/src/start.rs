@@ -20,6 +20,7 @@ use crate::barrier::Barriers;
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::http::{self, App, Shared};
+use crate::key_file::KeyFiles;
 use crate::keyring::{Keyring, KeyringError};
 use crate::leases::Leases;
 use crate::library::Library;
@@ -172,7 +173,7 @@ async fn build(config: &Config, issuer_url: &str, environment: Environment) -> R
         Ok(()) | Err(RoundError::Fault(_)) => {}
         Err(error) => return Err(error.into()),
     }
-    let keyring = Keyring::open(&pool, &config.keys, issuer_url.to_owned(), stamp.clone()).await?;
+    let keyring = Keyring::open(&pool, config, issuer_url.to_owned(), stamp.clone()).await?;
     let origin = Origin { issuer_url: issuer_url.to_owned(), clock: Arc::clone(&clock) };
     let live = Live::new(config, None, &origin, &keyring)?;
     let options = RecorderOptions {
@@ -214,7 +215,8 @@ pub async fn stamp(
     environment: &Environment,
 ) -> Result<Stamp, LogKeyError> {
     let Environment { clock, random } = environment;
-    let log_key = log::key(&config.log, config.server.public_url.as_deref(), pool, &**random).await?;
+    let files = KeyFiles::new(config, clock, random)?;
+    let log_key = log::key(config, &files, pool).await?;
     Ok(Stamp {
         author: Author { replica, build: env!("CARGO_PKG_VERSION").to_owned() },
         clock: Arc::clone(clock),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use cortex_tests::counterparts::{MotoServer, python};
+use cortex_tests::served::Served;
 use cortex_tests::world::{AheadClock, Answer, TestWorld, first_run};
 use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
@@ -15,11 +16,49 @@ use tokio::process::Command;
 
 use super::apply;
 use super::relay::Relay;
+use crate::kms::{environment, under};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_cortex-under-test");
 /// Where the test's second process finds moto.
 const ENDPOINT: &str = "CORTEX_TEST_MOTO";
 const USER: &str = "arn:aws:iam::123456789012:user/cortex";
 const EXTERNAL_ID: &str = "cortex/acme-prod";
+
+/// A key of its KMS, and a user who may use that key and nothing else; everything is checked from here on.
+async fn keeper(moto: &MotoServer) -> (String, String, String) {
+    let scope = "AWS4-HMAC-SHA256 Credential=none/20260101/eu-west-1/kms/aws4_request, SignedHeaders=host, Signature=0";
+    let request = Client::new().post(moto.endpoint()).header("authorization", scope);
+    let request = request.header("x-amz-target", "TrentService.CreateKey");
+    let request = request.header("content-type", "application/x-amz-json-1.1").body("{}");
+    let made: Value = request.send().await.unwrap().json().await.unwrap();
+    let key = made["KeyMetadata"]["Arn"].as_str().unwrap().to_owned();
+    let policy = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": ["kms:Encrypt", "kms:Decrypt"], "Resource": key},
+    ]});
+    let policy = policy.to_string();
+    let user = ("UserName", "keeper");
+    iam(moto, &[("Action", "CreateUser"), user]).await;
+    iam(moto, &[("Action", "PutUserPolicy"), user, ("PolicyName", "p"), ("PolicyDocument", &policy)]).await;
+    let (key_id, secret) = access_key(moto, user).await;
+    check_everything(moto).await;
+    (key, key_id, secret)
+}
+
+async fn access_key(moto: &MotoServer, user: (&str, &str)) -> (String, String) {
+    let key = iam(moto, &[("Action", "CreateAccessKey"), user]).await;
+    let member = |name: &str| {
+        let (_, rest) = key.split_once(&format!("<{name}>")).unwrap();
+        rest.split_once('<').unwrap().0.to_owned()
+    };
+    (member("AccessKeyId"), member("SecretAccessKey"))
+}
+
+/// From now on moto checks signatures and what callers may do.
+async fn check_everything(moto: &MotoServer) {
+    let reset = Client::new().post(format!("{}/moto-api/reset-auth", moto.endpoint()));
+    let reset = reset.header("content-type", "text/plain").body("0").send().await.unwrap();
+    assert_eq!(reset.status(), StatusCode::OK);
+}
 
 /// An account with a role that one user may assume, with the right external id; everything is checked.
 async fn account(moto: &MotoServer) -> (String, String) {
@@ -41,15 +80,9 @@ async fn account(moto: &MotoServer) -> (String, String) {
     iam(moto, &[("Action", "PutRolePolicy"), role, ("PolicyName", "p"), ("PolicyDocument", &identify)]).await;
     iam(moto, &[("Action", "CreateUser"), user]).await;
     iam(moto, &[("Action", "PutUserPolicy"), user, ("PolicyName", "p"), ("PolicyDocument", &assume)]).await;
-    let key = iam(moto, &[("Action", "CreateAccessKey"), user]).await;
-    let member = |name: &str| {
-        let (_, rest) = key.split_once(&format!("<{name}>")).unwrap();
-        rest.split_once('<').unwrap().0.to_owned()
-    };
-    let reset = Client::new().post(format!("{}/moto-api/reset-auth", moto.endpoint()));
-    let reset = reset.header("content-type", "text/plain").body("0").send().await.unwrap();
-    assert_eq!(reset.status(), StatusCode::OK);
-    (member("AccessKeyId"), member("SecretAccessKey"))
+    let keys = access_key(moto, user).await;
+    check_everything(moto).await;
+    keys
 }
 
 /// moto checks nothing yet, and reads the service from the signature's scope.
@@ -202,4 +235,25 @@ async fn a_role_that_demands_another_external_id_is_not_assumed() {
     let outcomes = world.record(&["issuance.outcome"]).await;
     assert_eq!(outcomes.len(), 1);
     assert_eq!(outcomes[0]["outcome"]["outcome"], "failed", "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn its_kms_wraps_the_key_files_and_unwraps_them_at_a_restart() {
+    let moto = MotoServer::start().await;
+    let (key, key_id, secret) = keeper(&moto).await;
+    let endpoint = moto.endpoint().to_owned();
+    let own = environment("http://127.0.0.1:1", &key_id, &secret);
+    let mut served =
+        Served::with_environment(PROGRAM, |_| own, |config| under(config, &key, Some(endpoint))).await;
+    served.start().await;
+    let text = std::fs::read_to_string(served.file("cortex.key")).unwrap();
+    assert!(text.contains(&key) && text.contains("signing-keys"), "{text}");
+    served.kill().await;
+    served.start().await;
+    served.kill().await;
+    // The log's key in the place of the other one, with the other's word: moto compares the encryption context.
+    let log = std::fs::read_to_string(served.file("cortex-log.key")).unwrap();
+    std::fs::write(served.file("cortex.key"), log.replace("\"log\"", "\"signing-keys\"")).unwrap();
+    let (started, said) = served.try_run(&["serve"]).await;
+    assert!(!started && said.contains("it was changed, or wrapped for something else"), "{said}");
 }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use cortex_core::clock::SystemClock;
 use cortex_server::config::DatabaseConfig;
+use cortex_server::key_file::KeyFiles;
 use cortex_server::random::SystemRandom;
 use cortex_server::store::{self, Stamp};
 use cortex_server::{Config, Environment};
@@ -40,10 +41,20 @@ fn operator() -> String {
     format!("operator:{}", user.unwrap_or_else(|_| "unknown".to_owned()))
 }
 
+/// The machine's time and randomness.
+fn environment() -> Environment {
+    Environment { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) }
+}
+
 /// Writes in the name of the command line; whoever is configured is told of it by whichever replica runs.
 pub(crate) async fn stamp(config: &Config, pool: &PgPool) -> Result<Stamp, Error> {
-    let environment = Environment { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
-    Ok(cortex_server::stamp(config, pool, "cli".to_owned(), &environment).await?)
+    Ok(cortex_server::stamp(config, pool, "cli".to_owned(), &environment()).await?)
+}
+
+/// The key files, as configured.
+fn key_files(config: &Config) -> Result<KeyFiles, Error> {
+    let Environment { clock, random } = environment();
+    Ok(KeyFiles::new(config, &clock, &random)?)
 }
 
 /// Opens the database in the server's own role: the command line can append to the record, and change it as

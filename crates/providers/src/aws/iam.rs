@@ -1,14 +1,13 @@
 //! The three calls to IAM that a revocation needs, signed with AWS's own signer.
 
 use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use reqwest::Client;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
 
+use super::signature::Unsigned;
 use crate::revocation::RevokeError;
 
 /// The largest answer that is read, in bytes: a policy, encoded, and what surrounds it.
@@ -116,23 +115,15 @@ impl InlinePolicy<'_> {
     }
 
     fn signature(&self, body: &[u8]) -> Result<Vec<(String, String)>, Refused> {
-        let unsigned = || other("The request to IAM could not be signed.");
-        let identity = self.credentials.clone().into();
-        let time = std::time::SystemTime::from(self.now);
-        let params = v4::SigningParams::builder()
-            .identity(&identity)
-            .region(self.endpoint.region)
-            .name("iam")
-            .time(time)
-            .settings(SigningSettings::default())
-            .build()
-            .map_err(|_| unsigned())?
-            .into();
-        let headers = [("content-type", FORM)].into_iter();
-        let request = SignableRequest::new("POST", &self.endpoint.url, headers, SignableBody::Bytes(body));
-        let (instructions, _) =
-            sign(request.map_err(|_| unsigned())?, &params).map_err(|_| unsigned())?.into_parts();
-        Ok(instructions.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        let unsigned = Unsigned {
+            url: &self.endpoint.url,
+            region: self.endpoint.region,
+            service: "iam",
+            headers: &[("content-type", FORM)],
+            body,
+        };
+        let signed = unsigned.signed(self.credentials, self.now);
+        signed.ok_or_else(|| other("The request to IAM could not be signed."))
     }
 }
 

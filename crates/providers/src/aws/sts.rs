@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::LEASE_TAG;
 use super::errors::classify;
 use super::session::{Answer, Method, Request};
+use super::signature::own_credentials;
 use crate::account::{Accounts, Limits, Pass};
 use crate::calls::{Attempt, with_retries};
 use crate::config::AwsConfig;
@@ -82,8 +83,7 @@ impl Sts {
     /// Cortex's own credentials, from AWS's default chain, looked for once.
     pub(super) async fn ambient(&self) -> Result<SharedCredentialsProvider, MintError> {
         let load = || async {
-            let sdk = aws_config::defaults(BehaviorVersion::latest()).load().await;
-            sdk.credentials_provider().ok_or_else(|| MintError::Unavailable {
+            own_credentials().await.ok_or_else(|| MintError::Unavailable {
                 message: "Cortex has no AWS credentials of its own to assume roles with.".into(),
                 retry_after: None,
             })

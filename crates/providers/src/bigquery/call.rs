@@ -1,7 +1,7 @@
 //! One POST to a Google service: bounded in time and size, no redirect, retried where that is safe.
 
 use cortex_core::IssuanceId;
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::{Client, RequestBuilder};
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::errors::{Step, answered};
 use crate::MintError;
 use crate::account::Pass;
+use crate::body::{self, Unread};
 use crate::calls::{Attempt, with_retries};
 use crate::config::CallLimits;
 
@@ -70,7 +71,7 @@ async fn send(request: RequestBuilder, step: Step) -> Attempt<Zeroizing<Vec<u8>>
     let status = response.status();
     let retry_after =
         response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = read(response).await;
+    let body = body::read(response, MAX_ANSWER).await;
     if !status.is_success() {
         return answered(step, status.as_u16(), retry_after, &body.unwrap_or_default());
     }
@@ -79,20 +80,4 @@ async fn send(request: RequestBuilder, step: Step) -> Attempt<Zeroizing<Vec<u8>>
         Err(Unread::TooLarge) => Attempt::Failed(step.unknown("gave an answer that is too large")),
         Err(Unread::Cut) => Attempt::Again(step.unknown("gave only a part of an answer")),
     }
-}
-
-enum Unread {
-    TooLarge,
-    Cut,
-}
-
-async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Unread> {
-    let mut body = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
-    while let Some(chunk) = response.chunk().await.map_err(|_| Unread::Cut)? {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(Unread::TooLarge);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }

@@ -126,6 +126,29 @@ impl AuthFault {
         }
     }
 
+    /// As the APIs that speak JSON say it.
+    pub(crate) fn in_json(self) -> AwsError {
+        let (code, message) = match self {
+            Self::Signature(SignatureFault::Missing) => {
+                ("MissingAuthenticationTokenException", "Missing Authentication Token")
+            }
+            Self::Signature(SignatureFault::Malformed | SignatureFault::Scope) => {
+                ("IncompleteSignatureException", "The request signature does not conform to AWS standards.")
+            }
+            Self::Signature(_) => (
+                "InvalidSignatureException",
+                "The request signature we calculated does not match the signature you provided.",
+            ),
+            Self::UnknownKey | Self::WrongToken => {
+                ("UnrecognizedClientException", "The security token included in the request is invalid.")
+            }
+            Self::Expired => {
+                ("ExpiredTokenException", "The security token included in the request is expired")
+            }
+        };
+        AwsError::bad(code, message)
+    }
+
     /// As S3 says it.
     pub(crate) fn in_s3(self) -> AwsError {
         match self {

@@ -10,6 +10,8 @@ pub struct AwsConfig {
     pub(crate) roles: Vec<Role>,
     pub(crate) users: Vec<User>,
     pub(crate) buckets: Vec<String>,
+    /// Region and id.
+    pub(crate) kms_keys: Vec<(String, String)>,
 }
 
 impl AwsConfig {
@@ -22,6 +24,7 @@ impl AwsConfig {
             roles: Vec::new(),
             users: Vec::new(),
             buckets: Vec::new(),
+            kms_keys: Vec::new(),
         }
     }
 
@@ -40,6 +43,12 @@ impl AwsConfig {
     /// Adds a user with a static key.
     pub fn user(mut self, user: User) -> Self {
         self.users.push(user);
+        self
+    }
+
+    /// Adds a symmetric key to the KMS of a region: `arn:aws:kms:<region>:<account>:key/<id>`.
+    pub fn kms_key(mut self, region: &str, id: &str) -> Self {
+        self.kms_keys.push((region.to_owned(), id.to_owned()));
         self
     }
 

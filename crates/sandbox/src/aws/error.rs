@@ -1,7 +1,9 @@
 //! AWS's errors: a code, an HTTP status and a sentence.
 
+use axum::Json;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
+use serde_json::json;
 
 use super::xml::{Xml, respond};
 
@@ -49,6 +51,11 @@ impl AwsError {
         Self::new("SlowDown", StatusCode::SERVICE_UNAVAILABLE, "Please reduce your request rate.")
     }
 
+    /// What KMS says where its own cryptography fails.
+    pub(crate) fn kms_internal() -> Self {
+        Self::new("KMSInternalException", StatusCode::INTERNAL_SERVER_ERROR, "")
+    }
+
     /// Something that AWS can do and the sandbox cannot.
     pub(crate) fn not_in_sandbox(what: &str) -> Self {
         let message = format!("The sandbox does not implement {what}.");
@@ -65,6 +72,12 @@ impl AwsError {
         let error = Xml::default().text("Type", fault).text("Code", self.code).text("Message", &self.message);
         let body = Xml::default().element("Error", &error).text("RequestId", request_id);
         respond(self.status, request_id, body.document("ErrorResponse", namespace))
+    }
+
+    /// The answer of an API that speaks JSON (KMS).
+    pub(crate) fn json_response(&self, request_id: &str) -> Response {
+        let body = json!({"__type": self.code, "message": self.message});
+        (self.status, [("x-amzn-requestid", request_id)], Json(body)).into_response()
     }
 
     /// The answer of S3.

@@ -1,6 +1,6 @@
-//! An AWS account on loopback: STS, the little of IAM that revokes, the little of S3 that proves a scope.
+//! An AWS account on loopback: STS, the little of IAM that revokes, the little of S3 that proves a scope, and a KMS.
 //!
-//! `POST /` is the query API of STS and IAM; every other path is S3, path style.
+//! `POST /` is the query API of STS and IAM, and with `X-Amz-Target` that of KMS; every other path is S3, path style.
 
 mod assume;
 mod caller;
@@ -9,6 +9,7 @@ mod document;
 mod error;
 mod evaluate;
 mod iam;
+mod kms;
 mod s3;
 mod s3_body;
 mod sigv4;
@@ -28,6 +29,7 @@ use crate::fault::Twist;
 use crate::gate::{Answer, Call, Operation, Service, World};
 use crate::jwks::TrustedIssuer;
 use crate::ledger::Cloud;
+use crate::vault::Vault;
 use caller::Session;
 use document::{Document, Malformed};
 use error::AwsError;
@@ -73,6 +75,8 @@ pub(crate) struct Aws {
     /// Users by access key id.
     users: HashMap<String, LiveUser>,
     state: Mutex<State>,
+    /// Keys of the KMS by ARN.
+    keys: BTreeMap<String, Vault>,
 }
 
 impl Aws {
@@ -98,6 +102,8 @@ impl Aws {
             users.insert(user.access_key_id, live);
         }
         let buckets = Buckets::new(config.buckets);
+        let arn = |key: &(String, String)| format!("arn:aws:kms:{}:{}:key/{}", key.0, config.account, key.1);
+        let keys = config.kms_keys.iter().map(|key| (arn(key), Vault::default())).collect();
         Ok(Self {
             account: config.account,
             audiences: config.audiences,
@@ -106,6 +112,7 @@ impl Aws {
             world,
             users,
             state: Mutex::new(State { roles, sessions: HashMap::new(), buckets }),
+            keys,
         })
     }
 
@@ -148,6 +155,10 @@ impl Service for Aws {
     const CLOUD: Cloud = Cloud::Aws;
 
     fn operation(&self, call: &Call) -> Operation {
+        if let Some(name) = kms::target(call) {
+            // What it gives back is a key.
+            return Operation { name: name.to_owned(), mints: true };
+        }
         if call.path == "/" && call.method == Method::POST {
             let name = Params::read(&call.body).get("Action").unwrap_or_default().to_owned();
             let mints =
@@ -159,6 +170,9 @@ impl Service for Aws {
     }
 
     async fn answer(&self, call: &Call, twist: Option<Twist>) -> Answer {
+        if let Some(action) = kms::target(call) {
+            return self.kms(action, call, twist).into();
+        }
         if call.path == "/" && call.method == Method::POST {
             return self.query_api(call, twist).await;
         }
@@ -168,6 +182,9 @@ impl Service for Aws {
 
     fn throttled(&self, call: &Call) -> Response {
         let request_id = request_id();
+        if kms::target(call).is_some() {
+            return AwsError::bad("ThrottlingException", "Rate exceeded").json_response(&request_id);
+        }
         if call.path == "/" {
             return AwsError::bad("Throttling", "Rate exceeded").query_response(&request_id, STS);
         }

@@ -40,7 +40,7 @@ pub(crate) struct Signature {
     amz_date: String,
     scope: String,
     date: String,
-    region: String,
+    pub(crate) region: String,
     signed_headers: Vec<String>,
     hex: String,
 }

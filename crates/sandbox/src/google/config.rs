@@ -10,6 +10,8 @@ pub struct GoogleConfig {
     pub(crate) job_users: Vec<(String, Member)>,
     pub(crate) datasets: Vec<Dataset>,
     pub(crate) deny_admins: Vec<Member>,
+    pub(crate) crypto_keys: Vec<(String, Vec<Member>)>,
+    pub(crate) machine: Option<String>,
 }
 
 impl GoogleConfig {
@@ -21,6 +23,8 @@ impl GoogleConfig {
             job_users: Vec::new(),
             datasets: Vec::new(),
             deny_admins: Vec::new(),
+            crypto_keys: Vec::new(),
+            machine: None,
         }
     }
 
@@ -45,6 +49,18 @@ impl GoogleConfig {
     /// Lets `member` write the deny policies of every project, as `roles/iam.denyAdmin` does.
     pub fn deny_admin(mut self, member: Member) -> Self {
         self.deny_admins.push(member);
+        self
+    }
+
+    /// Adds a key to Cloud KMS, by its resource name, that `users` may encrypt and decrypt with.
+    pub fn crypto_key(mut self, name: &str, users: &[Member]) -> Self {
+        self.crypto_keys.push((name.to_owned(), users.to_vec()));
+        self
+    }
+
+    /// Lets the metadata server give tokens of this service account to whoever asks it.
+    pub fn machine(mut self, email: &str) -> Self {
+        self.machine = Some(email.to_owned());
         self
     }
 

@@ -1,10 +1,13 @@
-//! Google on loopback: the token service, IAM credentials and enough of `BigQuery` to prove a binding.
+//! Google on loopback: the token service, IAM credentials, enough of `BigQuery` to prove a binding, a KMS, and the metadata
+//! server of a machine.
 
 mod bigquery;
 mod config;
 mod credentials;
 mod deny;
 mod error;
+mod kms;
+mod metadata;
 mod query;
 mod token;
 
@@ -24,6 +27,7 @@ use crate::ledger::Cloud;
 use bigquery::Warehouse;
 use deny::Denials;
 use error::{ApiError, OauthError};
+use kms::CryptoKey;
 
 pub(super) const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 
@@ -56,6 +60,9 @@ pub(crate) struct Google {
     deny_admins: Vec<Member>,
     denials: Mutex<Denials>,
     tokens: Mutex<HashMap<String, Access>>,
+    keys: BTreeMap<String, CryptoKey>,
+    /// Whom the metadata server gives tokens of.
+    machine: Option<String>,
     issuer: Arc<TrustedIssuer>,
     world: World,
 }
@@ -70,6 +77,8 @@ impl Google {
             deny_admins: config.deny_admins,
             denials: Mutex::default(),
             tokens: Mutex::default(),
+            keys: config.crypto_keys.into_iter().map(|(name, users)| (name, CryptoKey::new(users))).collect(),
+            machine: config.machine,
             issuer,
             world,
         }
@@ -110,6 +119,9 @@ enum Route {
     GenerateAccessToken(String),
     /// The path after `/v2/`.
     Iam(String),
+    /// A key's name, and what is done with it.
+    Kms(String, kms::Action),
+    Metadata,
     /// The segments after `/bigquery/v2/projects/`.
     BigQuery(Vec<String>),
     Unknown,
@@ -119,11 +131,17 @@ fn route(path: &str) -> Route {
     if path == "/v1/token" {
         return Route::Token;
     }
+    if path == metadata::PATH {
+        return Route::Metadata;
+    }
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
     if let Some(account) = decoded.strip_prefix("/v1/projects/-/serviceAccounts/") {
         return account
             .strip_suffix(":generateAccessToken")
             .map_or(Route::Unknown, |email| Route::GenerateAccessToken(email.to_owned()));
+    }
+    if let Some((key, action)) = kms::route(&decoded) {
+        return Route::Kms(key, action);
     }
     if let Some(rest) = decoded.strip_prefix("/v2/") {
         return Route::Iam(rest.to_owned());
@@ -141,6 +159,9 @@ impl Service for Google {
             Route::Token => ("token", true),
             Route::GenerateAccessToken(_) => ("generateAccessToken", true),
             Route::Iam(_) => ("denypolicies", call.method != Method::GET),
+            // What it gives back is a key.
+            Route::Kms(_, action) => (action.as_str(), true),
+            Route::Metadata => ("metadata", false),
             Route::BigQuery(_) => ("bigquery", false),
             Route::Unknown => ("other", false),
         };
@@ -156,6 +177,10 @@ impl Service for Google {
             Route::Iam(rest) => {
                 self.deny_policies(call, &rest).unwrap_or_else(IntoResponse::into_response).into()
             }
+            Route::Kms(key, action) => {
+                self.kms(call, &key, action, twist).unwrap_or_else(IntoResponse::into_response).into()
+            }
+            Route::Metadata => self.metadata_token(call).into(),
             Route::BigQuery(segments) => {
                 let segments: Vec<_> = segments.iter().map(String::as_str).collect();
                 self.bigquery(call, &segments).unwrap_or_else(IntoResponse::into_response).into()

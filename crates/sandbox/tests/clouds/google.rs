@@ -34,7 +34,13 @@ impl World {
         body["access_token"].as_str().unwrap().to_owned()
     }
 
-    async fn google(&self, token: &str, method: &str, path: &str, body: &Value) -> (StatusCode, Value) {
+    pub(crate) async fn google(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> (StatusCode, Value) {
         let url = format!("{}{path}", self.sandbox.google_url());
         let request = self.http.request(method.parse().unwrap(), url).bearer_auth(token).json(body);
         let response = request.send().await.unwrap();

@@ -6,6 +6,7 @@ mod aws;
 mod faults;
 mod google;
 mod issuer;
+mod kms;
 mod s3;
 mod snowflake;
 mod world;

@@ -16,18 +16,18 @@ const MART: &str = "finance-mart/finance_publish";
 
 /// A call, before it is signed.
 #[derive(Clone, Copy, Default)]
-struct Sent<'a> {
-    method: &'a str,
-    path: &'a str,
-    headers: &'a [(&'a str, &'a str)],
-    body: &'a str,
+pub(crate) struct Sent<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    pub(crate) body: &'a str,
     /// What the signature covers instead of the body.
-    payload: Option<&'a str>,
+    pub(crate) payload: Option<&'a str>,
 }
 
 impl World {
     /// A call signed by AWS's own signer.
-    async fn signed(&self, keys: &Keys, service: &str, call: Sent<'_>) -> (StatusCode, String) {
+    pub(crate) async fn signed(&self, keys: &Keys, service: &str, call: Sent<'_>) -> (StatusCode, String) {
         let Sent { method, path, headers, body, payload } = call;
         let url = format!("{}{path}", self.sandbox.aws_url());
         let mut settings = SigningSettings::default();

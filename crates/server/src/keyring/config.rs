@@ -16,7 +16,8 @@ pub struct KeysConfig {
     /// was published for `publish_ahead_s`.
     pub algorithms: BTreeSet<SigningAlgorithm>,
     /// The file with the key that the signing keys are encrypted under: 32 bytes as 64 hexadecimal digits,
-    /// readable by its owner alone. It is made on first start where it is missing. Default `cortex.key`.
+    /// readable by its owner alone, or what `kms.key` made of them. It is made on first start where it is missing. Default
+    /// `cortex.key`.
     pub encryption_key_file: PathBuf,
     /// How long a new key is published before it signs, in seconds: at least as long as any verifier caches
     /// the key set. Default 86,400.

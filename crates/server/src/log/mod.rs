@@ -12,9 +12,10 @@ pub mod sequencer;
 mod shard;
 mod witness;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cortex_log::note::{NoteError, Signer};
+use cortex_providers::kms::{KmsError, Purpose};
 use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,8 +31,8 @@ pub(crate) use witness::EVERY as WITNESSED_EVERY;
 pub use witness::{WitnessConfig, Witnesses};
 
 use self::objects::Address;
-use crate::key_file;
-use crate::random::Random;
+use crate::config::Config;
+use crate::key_file::{KeyFileError, KeyFiles};
 use crate::store::{self, StoreError};
 
 /// What a receipt promises: how long after it was written a record is in a checkpoint at the latest.
@@ -45,8 +46,8 @@ pub struct LogConfig {
     /// once there is a log. Default: the host of `server.public_url` and `/log`.
     pub origin: Option<String>,
     /// The file with the key that checkpoints are signed with: 32 bytes as 64 hexadecimal digits, readable by its owner
-    /// alone, the same for every replica. It is made where it is missing and there is no log yet. Default
-    /// `cortex-log.key`.
+    /// alone, or what `kms.key` made of them; the same for every replica. It is made where it is missing and there is no log
+    /// yet. Default `cortex-log.key`.
     pub key_file: PathBuf,
     /// The file in which this replica keeps, outside the database, the newest state of the log that it has seen. What the
     /// database says has to continue it. Default `cortex-log.anchor`.
@@ -133,8 +134,11 @@ pub enum LogKeyError {
         /// The file.
         path: String,
         /// What is wrong, and what to do.
-        why: String,
+        why: Box<KeyFileError>,
     },
+    /// The KMS that wraps the file.
+    #[error("kms: {0}")]
+    Kms(#[from] KmsError),
     /// The log has another name.
     #[error("log.origin: the log in the database is called {kept:?}, and a log keeps its name")]
     Renamed {
@@ -151,23 +155,26 @@ pub enum LogKeyError {
 
 /// The log's key, under the log's name. It is made where there is no log in the database yet. The first record begins the
 /// log, whoever writes it: an operator's command that applies policies before the first start names it for good.
-pub async fn key(
-    config: &LogConfig,
-    public_url: Option<&str>,
-    pool: &PgPool,
-    random: &dyn Random,
-) -> Result<Signer, LogKeyError> {
+pub async fn key(config: &Config, files: &KeyFiles, pool: &PgPool) -> Result<Signer, LogKeyError> {
+    let public_url = config.server.public_url.as_deref();
     let Some(kept) = store::log::base(pool).await? else {
-        return load(&config.key_file, &config.base(public_url), true, random);
+        return load(&config.log, files, &config.log.base(public_url), true).await;
     };
-    match &config.origin {
+    match &config.log.origin {
         Some(origin) if *origin != kept => Err(LogKeyError::Renamed { kept }),
-        _ => load(&config.key_file, &kept, false, random),
+        _ => load(&config.log, files, &kept, false).await,
     }
 }
 
-fn load(path: &Path, base: &str, may_create: bool, random: &dyn Random) -> Result<Signer, LogKeyError> {
-    let seed = key_file::load(path, may_create, random, "a log that was signed with it")
-        .map_err(|why| LogKeyError::File { path: path.display().to_string(), why })?;
-    Ok(Signer::from_seed(base, &seed)?)
+async fn load(
+    config: &LogConfig,
+    files: &KeyFiles,
+    base: &str,
+    may_create: bool,
+) -> Result<Signer, LogKeyError> {
+    let path = &config.key_file;
+    let seed = files.load(path, Purpose::Log, may_create).await;
+    let seed =
+        seed.map_err(|why| LogKeyError::File { path: path.display().to_string(), why: Box::new(why) })?;
+    Ok(Signer::from_seed(base, seed.as_array())?)
 }

@@ -1,8 +1,8 @@
 //! `cortex log archive` and `cortex log drop`: old records leave the database.
 
 use cortex_server::Config;
+use cortex_server::log::Place;
 use cortex_server::log::archive::{self, ArchiveError};
-use cortex_server::log::{self, Place};
 use cortex_server::store::{self, Stamp};
 use jiff::Timestamp;
 use serde_json::json;
@@ -46,8 +46,7 @@ pub(super) async fn archive(args: Archive, config: &Config) -> Result<(), Error>
     let before = archive::month(&args.before, stamp.clock.now()).map_err(|e| failed(&e))?;
     let place = Place::open(&args.to, &config.log.object_store)
         .map_err(|error| Error::Of(Exit::Usage, error.to_string()))?;
-    let public_url = config.server.public_url.as_deref();
-    let key = log::key(&config.log, public_url, &pool, &*stamp.random).await?.verifier();
+    let key = stamp.chains.verifier();
     let bar = progress();
     let shown = |done, total| show(&bar, done, total);
     let archived = archive::archive(&pool, &key, &place, (before, operator()), &stamp, shown).await;

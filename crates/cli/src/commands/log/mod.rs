@@ -13,13 +13,12 @@ use cortex_log::receipt::{MAX_RECEIPT_BYTES, Receipt};
 use cortex_log::seal::Seal;
 use cortex_server::Config;
 use cortex_server::log::{self, Recovered, export};
-use cortex_server::random::SystemRandom;
 use cortex_server::store::log::{Finding, VerifyError, verify};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use sqlx::PgPool;
 
-use super::{database, stamp};
+use super::{database, key_files, stamp};
 use crate::api::Connection;
 use crate::error::{EXITS, Error, Exit};
 use crate::output;
@@ -123,8 +122,7 @@ pub(crate) async fn run(args: Args, load: impl Fn() -> Result<Config, Error>) ->
 
 async fn open(config: &Config) -> Result<(PgPool, Verifier), Error> {
     let pool = database(&config.database).await?;
-    let public_url = config.server.public_url.as_deref();
-    let key = log::key(&config.log, public_url, &pool, &SystemRandom).await?.verifier();
+    let key = log::key(config, &key_files(config)?, &pool).await?.verifier();
     Ok((pool, key))
 }
 
