@@ -263,7 +263,7 @@ async fn who_has_the_files_and_no_leave_to_use_the_key_starts_nothing() {
     served.set_environment(keeper(&served.sandbox));
     reconfigured(&served, |config| config.kms.endpoint = Some(issuer));
     let said = refused(&served).await;
-    assert!(said.contains("look at what is at kms.endpoint"), "{said}");
+    assert!(said.contains("what is at kms.endpoint"), "{said}");
 }
 
 /// No file below `folder` has any of these keys, as they are or in hexadecimal digits.

@@ -196,46 +196,49 @@ impl AwsKms {
 
     /// What a failure means. AWS's own text is not passed on; its code is.
     fn refused<T>(&self, action: &str, answer: &Answer) -> Attempt<T> {
-        let arn = self.key.arn();
         let said = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
         let code = said["__type"].as_str().unwrap_or_default();
         let code = code.rsplit('#').next().and_then(|code| plain(code.split(':').next()?));
-        let why = match code {
-            Some("AccessDeniedException") => format!(
+        let how = match (code, answer.status.as_u16()) {
+            (Some(code), _) => code.to_owned(),
+            (None, status) => format!("HTTP {status}"),
+        };
+        let busy = matches!(code, Some("ThrottlingException" | "LimitExceededException"));
+        if busy || answer.status.is_server_error() {
+            return Attempt::Again(away(&format!("AWS KMS answered {action} with {how}")));
+        }
+        let why = self.meaning(action, code);
+        Attempt::Failed(KmsError::Refused(why.unwrap_or_else(|| {
+            format!(
+                "AWS KMS answered {action} with {how}: look at Cortex's credentials, its clock, kms.key and what is at \
+                 kms.endpoint."
+            )
+        })))
+    }
+
+    fn meaning(&self, action: &str, code: Option<&str>) -> Option<String> {
+        let arn = self.key.arn();
+        Some(match code? {
+            "AccessDeniedException" => format!(
                 "AWS KMS denies kms:{action} on {arn} to this Cortex: allow it in the key's policy, for the role or user \
                  that Cortex runs as."
             ),
-            Some("InvalidCiphertextException") => format!(
+            "InvalidCiphertextException" => format!(
                 "AWS KMS cannot decrypt it with {arn} for this purpose and issuer: it was changed, or wrapped for \
                  something else. Put the right file back from its backup."
             ),
-            Some("IncorrectKeyException") => {
+            "IncorrectKeyException" => {
                 format!("It was wrapped with another key than {arn}: configure that one, or wrap it again.")
             }
-            Some("NotFoundException") => format!("AWS KMS has no key {arn}: look at kms.key and its region."),
-            Some("DisabledException" | "KMSInvalidStateException") => {
+            "NotFoundException" => format!("AWS KMS has no key {arn}: look at kms.key and its region."),
+            "DisabledException" | "KMSInvalidStateException" => {
                 format!("The key {arn} is disabled or waits for its deletion: enable it.")
             }
-            Some("InvalidKeyUsageException") => {
+            "InvalidKeyUsageException" => {
                 format!("{arn} is not a symmetric key for encryption: make one and configure it.")
             }
-            Some(code @ ("ThrottlingException" | "LimitExceededException")) => {
-                return Attempt::Again(away(&format!("AWS KMS answered {action} with {code}")));
-            }
-            code if answer.status.is_server_error() => {
-                let status = answer.status.as_u16();
-                let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
-                return Attempt::Again(away(&format!("AWS KMS answered {action} with HTTP {status}{code}")));
-            }
-            Some(code) => format!(
-                "AWS KMS answered {action} with {code}: look at Cortex's credentials, its clock and kms.key."
-            ),
-            None => {
-                let status = answer.status.as_u16();
-                format!("AWS KMS answered {action} with HTTP {status}: look at what is at kms.endpoint.")
-            }
-        };
-        Attempt::Failed(KmsError::Refused(why))
+            _ => return None,
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crc::{CRC_32_ISCSI, Crc};
-use reqwest::Client;
+use reqwest::{Client, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -161,37 +161,45 @@ impl GoogleKms {
 
     /// What a failure means. Google's own text is not passed on; its status is.
     fn refused<T>(&self, action: &str, answer: &Answer) -> Attempt<T> {
-        let (name, status) = (self.key.name(), answer.status.as_u16());
         let said = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
         let code = said["error"]["status"].as_str().and_then(plain);
-        let why = match code {
-            Some("PERMISSION_DENIED") => format!(
+        let how = match (code, answer.status.as_u16()) {
+            (Some(code), _) => code.to_owned(),
+            (None, status) => format!("HTTP {status}"),
+        };
+        if answer.status == StatusCode::TOO_MANY_REQUESTS || answer.status.is_server_error() {
+            return Attempt::Again(away(&format!("Google Cloud KMS answered {action} with {how}")));
+        }
+        let why = self.meaning(action, code);
+        Attempt::Failed(KmsError::Refused(why.unwrap_or_else(|| {
+            format!(
+                "Google Cloud KMS answered {action} with {how}: look at kms.key and what is at kms.endpoint."
+            )
+        })))
+    }
+
+    fn meaning(&self, action: &str, code: Option<&str>) -> Option<String> {
+        let name = self.key.name();
+        Some(match code? {
+            "PERMISSION_DENIED" => format!(
                 "Google Cloud KMS denies {action} with {name} to this Cortex: grant \
                  roles/cloudkms.cryptoKeyEncrypterDecrypter on the key to the service account that Cortex runs as."
             ),
-            Some("INVALID_ARGUMENT") if action == "decrypt" => format!(
+            "INVALID_ARGUMENT" if action == "decrypt" => format!(
                 "Google Cloud KMS cannot decrypt it with {name} for this purpose and issuer: it was changed, or wrapped \
                  for something else. Put the right file back from its backup."
             ),
-            Some("NOT_FOUND") => format!("Google Cloud KMS has no key {name}: look at kms.key."),
-            Some("FAILED_PRECONDITION") => {
+            "NOT_FOUND" => format!("Google Cloud KMS has no key {name}: look at kms.key."),
+            "FAILED_PRECONDITION" => {
                 format!("The version of {name} that it needs is disabled or destroyed: enable it, or restore it.")
             }
-            Some("UNAUTHENTICATED") => {
+            "UNAUTHENTICATED" => {
                 "Google Cloud KMS does not take the token of the metadata server: look at the service account and its \
                  scopes, which need cloud-platform or cloudkms."
                     .to_owned()
             }
-            code if answer.status.is_server_error() || status == 429 => {
-                let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
-                return Attempt::Again(away(&format!("Google Cloud KMS answered {action} with HTTP {status}{code}")));
-            }
-            code => format!(
-                "Google Cloud KMS answered {action} with {}: look at kms.key and kms.endpoint.",
-                code.map_or_else(|| format!("HTTP {status}"), str::to_owned)
-            ),
-        };
-        Attempt::Failed(KmsError::Refused(why))
+            _ => return None,
+        })
     }
 }
 
