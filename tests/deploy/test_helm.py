@@ -152,3 +152,14 @@ def test_only_the_named_get_in_and_only_to_the_named_it_gets_out(tmp_path: Path)
         "egress"
     ]
     assert all(rule["ports"] for rule in spec["egress"])
+
+
+def test_a_metadata_server_is_asked_only_where_that_is_wanted(tmp_path: Path) -> None:
+    def reached(sample: str) -> set[str]:
+        rules = only(render(sample, tmp_path), "NetworkPolicy")["spec"]["egress"]
+        peers = [peer for rule in rules for peer in rule.get("to", [])]
+        return {peer["ipBlock"]["cidr"] for peer in peers if "ipBlock" in peer}
+
+    servers = {"169.254.169.254/32", "169.254.170.23/32", "169.254.169.252/32"}
+    assert servers <= reached("all")
+    assert not servers & reached("least")
