@@ -2,7 +2,7 @@
 # What is downloaded and built for later runs lies in ${XDG_CACHE_HOME:-~/.cache}/cortex.
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-faults screenshots python-test deploy-test lint rust-lint python-lint demo dev bench bench-asking bench-airflow verify-static fuzz deny sbom fmt clean
+.PHONY: help test test-faults screenshots python-test deploy-test lint rust-lint python-lint demo dev bench soak bench-asking bench-airflow verify-static fuzz deny sbom fmt clean
 
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cortex
 cargo := CARGO_BUILD_BUILD_DIR="$$(python3 .ci/build_dir.py)" cargo
@@ -15,6 +15,7 @@ python_config := tests/counterparts/pyproject.toml
 # The package for Airflow has settings of its own, and the types of Airflow.
 package := airflow-provider
 fuzz_seconds ?= 60
+soak_minutes ?= 30
 # What `make bench` is told, such as `--only midnight`, `--ten-million` or `--into docs/benchmarks.md`.
 bench_options ?=
 sbom_target ?= x86_64-unknown-linux-gnu
@@ -94,6 +95,10 @@ dev: ## serve Cortex with sandbox clouds and a development issuer, until Ctrl-C
 bench: ## measure a release build on a quiet machine; a quarter of an hour (bench_options="--only midnight")
 	@.ci/postgres
 	@$(cargo) run --release --package cortex-tests --bin bench -- $(bench_options)
+
+soak: ## half the peak rate for half an hour (soak_minutes=30): what grows?
+	@.ci/postgres
+	@$(cargo) run --release --package cortex-tests --bin bench -- --only soak --soak-minutes $(soak_minutes)
 
 bench-asking: ## measure how fast a record of ten million rows answers auditors; takes 15 GB and half an hour
 	@.ci/postgres

@@ -3,8 +3,10 @@
 use cortex_server::config::DatabaseConfig;
 use cortex_server::store::{self, StoreError};
 use cortex_tests::world::{TestWorld, database, first_run};
+use reqwest::StatusCode;
 use sqlx::error::DatabaseError;
 use sqlx::{Connection as _, PgConnection};
+use tokio::time::{Duration, Instant};
 
 fn config(url: &str) -> DatabaseConfig {
     DatabaseConfig { url: Some(url.to_owned()), ..DatabaseConfig::default() }
@@ -49,6 +51,22 @@ async fn a_postgres_that_may_lose_what_it_has_committed_is_refused() {
     let pool = store::connect(&config(&database().await)).await.unwrap();
     let refused = store::check_durable(&pool).await;
     assert!(matches!(&refused, Err(StoreError::NotDurable(setting)) if setting == "fsync"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_replica_that_is_lost_within_a_transaction_holds_nobody_up() {
+    let url = database().await;
+    let world = TestWorld::start_on(url.clone(), |_| {}).await;
+    let lost = store::connect(&config(&url)).await.unwrap();
+    let mut tx = lost.begin().await.unwrap();
+    // Nothing is released by anybody while this lock is held.
+    sqlx::query("SELECT close_releases()").execute(&mut *tx).await.unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while world.ask_for(&first_run("scheduled__1"), "first-steps").await.status != StatusCode::OK {
+        assert!(Instant::now() < until, "the others still wait for a replica that is gone");
+    }
+    let more = sqlx::query("SELECT 1").execute(&mut *tx).await;
+    assert!(more.is_err(), "its transaction was not ended");
 }
 
 #[tokio::test]

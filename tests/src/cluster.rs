@@ -36,7 +36,7 @@ struct Replica {
 /// The replicas, their database and their clouds.
 pub struct Cluster {
     /// The clouds and the development issuer.
-    pub sandbox: Sandbox,
+    pub sandbox: Arc<Sandbox>,
     /// Straight to the database, as its owner.
     pub pool: PgPool,
     program: &'static str,
@@ -87,6 +87,7 @@ impl Cluster {
         let sandbox = Sandbox::start(SandboxConfig::demo(public_url.clone(), Arc::new(SystemClock)))
             .await
             .expect("clouds");
+        let sandbox = Arc::new(sandbox);
         let mut replicas = Vec::new();
         for n in 0..count {
             let name = format!("replica{n}");

@@ -36,7 +36,7 @@ pub async fn check_by_clocks(pool: &PgPool, mints: &[Mint], off: SignedDuration)
     }
     for (id, intent) in &intents {
         let outcome = ended.get(id).unwrap_or_else(|| panic!("an intent without an outcome: {intent}"));
-        within_bounds(intent, outcome);
+        within_bounds(intent, outcome, off);
     }
     // What Cortex signs in with to revoke is for itself, and leaves for nobody.
     for mint in mints.iter().filter(|mint| !mint.subject.ends_with("/cortex-revoker")) {
@@ -66,11 +66,11 @@ pub async fn kept(world: &TestWorld) -> Vec<String> {
     check(pool, &world.world.sandbox.mints()).await
 }
 
-fn within_bounds(intent: &Value, outcome: &Value) {
+fn within_bounds(intent: &Value, outcome: &Value, off: SignedDuration) {
     let worst = time(&intent["worst_case_expiry"]);
     match text(&outcome["outcome"]).as_str() {
         "issued" => {
-            let expires_at = time(&outcome["lease"]["expires_at"]);
+            let expires_at = time(&outcome["lease"]["expires_at"]) - off;
             let ttl = intent["ttl_seconds"].as_i64().expect("seconds");
             // A minute for the clouds' clocks and one for the way there.
             let latest = time(&intent["at"]) + SignedDuration::from_secs(ttl + 120);

@@ -50,6 +50,7 @@ impl Shelved {
 }
 
 /// One consistent state of the library.
+#[derive(Clone)]
 pub struct Catalogue {
     policies: HashMap<PolicyName, Arc<Shelved>>,
     sources: BTreeMap<String, String>,
@@ -134,41 +135,38 @@ impl Library {
     /// Takes over what changed since the last time.
     pub async fn refresh(&self, pool: &PgPool) -> Result<(), StoreError> {
         let _one_at_a_time = self.refreshing.lock().await;
+        let mut next: Option<Catalogue> = None;
         loop {
-            let now = self.catalogue.load_full();
-            let changes = documents::changed_since(pool, now.revision, PAGE).await?;
-            let Some(last) = changes.last() else { return Ok(()) };
+            let revision = next.as_ref().map_or_else(|| self.catalogue.load().revision, |next| next.revision);
+            let changes = documents::changed_since(pool, revision, PAGE).await?;
+            let Some(last) = changes.last() else { break };
             tracing::info!(changes = changes.len(), revision = last.revision, "policies changed");
-            self.catalogue.store(Arc::new(now.with(changes)));
+            // Copied once, however many pages there are.
+            next.get_or_insert_with(|| Catalogue::clone(&self.catalogue.load())).take_in(changes);
         }
+        if let Some(next) = next {
+            self.catalogue.store(Arc::new(next));
+        }
+        Ok(())
     }
 }
 
 impl Catalogue {
-    fn with(&self, changes: Vec<Changed>) -> Self {
-        let mut next = Self {
-            policies: self.policies.clone(),
-            sources: self.sources.clone(),
-            guardrails: Arc::clone(&self.guardrails),
-            guardrails_digest: self.guardrails_digest,
-            readable: self.readable,
-            revision: self.revision,
-        };
+    fn take_in(&mut self, changes: Vec<Changed>) {
         let mut guardrails_changed = false;
         for change in changes {
-            next.revision = change.revision;
+            self.revision = change.revision;
             match change.kind.as_str() {
                 "guardrail" => {
                     guardrails_changed = true;
-                    next.put_guardrail(change);
+                    self.put_guardrail(change);
                 }
-                _ => next.put_policy(change),
+                _ => self.put_policy(change),
             }
         }
         if guardrails_changed {
-            next.compile_guardrails();
+            self.compile_guardrails();
         }
-        next
     }
 
     fn put_policy(&mut self, change: Changed) {

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use super::{AdmissionConfig, Reason, Shed};
 
-/// How many holders are known at once.
-const HOLDERS_MAX: u64 = 50_000;
+/// How many holders are known at once: some 10 MB. One that is forgotten begins anew.
+const HOLDERS_MAX: u64 = 20_000;
 /// How long a holder is remembered who is not heard of.
 const REMEMBERED: Duration = Duration::from_hours(1);
 /// When to come back where nothing says when there is room.

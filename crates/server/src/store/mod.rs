@@ -51,6 +51,10 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 /// How long a start waits for its first connection, whatever a request's patience is.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long Postgres waits for the next statement of a transaction before it ends the connection: what a replica that was
+/// stopped or cut off has locked is free again for the others. Nothing that Cortex does in between takes a second.
+const IDLE_WITHIN: &str = "5s";
+
 /// How long a connection may have been idle without being asked whether it is alive.
 const IDLE_UNCHECKED: Duration = Duration::from_secs(1);
 
@@ -143,7 +147,8 @@ pub async fn migrate(config: &DatabaseConfig) -> Result<(), StoreError> {
 
 /// Opens the server's pool, in the role that can only append, and checks that it is no stronger.
 pub async fn connect(config: &DatabaseConfig) -> Result<PgPool, StoreError> {
-    let options = options(config)?.options([("role", config.role.as_str())]);
+    let options = options(config)?
+        .options([("role", config.role.as_str()), ("idle_in_transaction_session_timeout", IDLE_WITHIN)]);
     let pool = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms.max(50)))

@@ -8,8 +8,10 @@ use uuid::Uuid;
 
 use crate::ground::AUDIENCE;
 
-/// How long a token lives, in seconds: longer than the benchmark, within what the issuer may say.
+/// How long a token lives, in seconds: longer than a part of the benchmark, within what the issuer may say.
 const TOKEN_TTL: i64 = 3_300;
+/// How long one lives whose end is to be seen, in seconds.
+const BRIEF_TTL: i64 = 120;
 
 /// Asks whether a server is ready.
 pub(crate) const READYZ: &[u8] = b"GET /readyz HTTP/1.1\r\nhost: cortex\r\nconnection: close\r\n\r\n";
@@ -34,6 +36,15 @@ pub(crate) fn exchanges(
     })
 }
 
+/// The same by one thread, each with a token that soon ends.
+pub(crate) fn brief(sandbox: &Sandbox, policy: &str, count: usize) -> Vec<Vec<u8>> {
+    let ask = |_| {
+        let run = format!("scheduled__{}", Uuid::from_u128(rand::random()).simple());
+        exchange(&signed(sandbox, sandbox.issuer_url(), "bench_dag", &run, BRIEF_TTL), policy, "api")
+    };
+    (0..count).map(ask).collect()
+}
+
 /// What `make` makes of the numbers below `count`, in their order.
 pub(crate) fn on_all_cores<T: Send>(count: usize, make: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let numbers: Vec<usize> = (0..count).collect();
@@ -50,12 +61,16 @@ pub(crate) fn on_all_cores<T: Send>(count: usize, make: impl Fn(usize) -> T + Sy
 
 /// A token of the run `run_id` of `dag_id`.
 pub(crate) fn token(sandbox: &Sandbox, iss: &str, dag_id: &str, run_id: &str) -> String {
+    signed(sandbox, iss, dag_id, run_id, TOKEN_TTL)
+}
+
+fn signed(sandbox: &Sandbox, iss: &str, dag_id: &str, run_id: &str, ttl: i64) -> String {
     let run = RunClaims::scheduled(dag_id, run_id, "publish_mart");
     let now = SystemClock.now().as_second();
     let claims = json!({
         "iss": iss, "aud": AUDIENCE, "sub": format!("airflow:dag:{dag_id}:task:publish_mart"),
         "jti": Uuid::from_u128(rand::random()).to_string(),
-        "iat": now, "nbf": now, "exp": now + TOKEN_TTL, "airflow": run,
+        "iat": now, "nbf": now, "exp": now + ttl, "airflow": run,
     });
     sandbox.forge(&claims).expect("a token")
 }

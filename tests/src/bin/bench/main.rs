@@ -25,6 +25,7 @@ mod revocations;
 mod rows;
 mod sealing;
 mod server;
+mod soak;
 mod starts;
 
 use std::path::PathBuf;
@@ -48,6 +49,9 @@ struct Options {
     /// A record of up to ten million rows instead of one: takes another quarter of an hour and 10 GB of disk.
     #[arg(long)]
     ten_million: bool,
+    /// How many minutes the soak takes.
+    #[arg(long, default_value_t = 30, value_name = "MINUTES")]
+    soak_minutes: u32,
     /// Puts the results into this page too, such as docs/benchmarks.md, where those of an earlier run are.
     #[arg(long)]
     into: Option<PathBuf>,
@@ -72,6 +76,8 @@ enum Part {
     Sealing,
     /// Recorded requests, decided again.
     Replay,
+    /// Half the peak rate for a long time; only when it is asked for.
+    Soak,
 }
 
 /// How much is measured.
@@ -107,6 +113,8 @@ pub(crate) struct Scale {
     pub(crate) midnight_runs: usize,
     /// How many calls a second Cortex makes then to AWS and to Google.
     pub(crate) midnight_quotas: [u32; 2],
+    /// How many minutes the soak takes.
+    pub(crate) soak_minutes: u32,
 }
 
 const FULL: Scale = Scale {
@@ -125,6 +133,7 @@ const FULL: Scale = Scale {
     paced_s: 5,
     midnight_runs: 5_000,
     midnight_quotas: [300, 250],
+    soak_minutes: 30,
 };
 
 /// The lengths of records with `--ten-million`.
@@ -146,6 +155,7 @@ const QUICK: Scale = Scale {
     paced_s: 1,
     midnight_runs: 40,
     midnight_quotas: [20, 20],
+    soak_minutes: 30,
 };
 
 /// As in the program that is measured.
@@ -171,6 +181,7 @@ fn main() -> ExitCode {
         scale.rows = TEN_MILLION;
     }
     let mut report = Report::default();
+    scale.soak_minutes = options.soak_minutes;
     runtime.block_on(measure(scale, &options.only, &mut report));
     print!("{report}");
     let written = options.into.map_or(Ok(()), |page| {
@@ -187,7 +198,8 @@ fn main() -> ExitCode {
 
 async fn measure(scale: Scale, only: &[Part], report: &mut Report) {
     let ground = Ground::start().await;
-    for part in Part::value_variants().iter().filter(|part| only.is_empty() || only.contains(part)) {
+    let wanted = |part: &&Part| if only.is_empty() { **part != Part::Soak } else { only.contains(part) };
+    for part in Part::value_variants().iter().filter(wanted) {
         let begun = Instant::now();
         match part {
             Part::Mints => mints::measure(&ground, scale, report).await,
@@ -198,6 +210,7 @@ async fn measure(scale: Scale, only: &[Part], report: &mut Report) {
             Part::Replicas => replicas::measure(&ground, scale, report).await,
             Part::Sealing => sealing::measure(&ground, scale, report).await,
             Part::Replay => replays::measure(&ground, scale, report).await,
+            Part::Soak => soak::measure(&ground, scale, report).await,
         }
         tell(&format!("{part:?} took {:.0} s", begun.elapsed().as_secs_f64()));
     }

@@ -19,6 +19,8 @@ pub(crate) const CLOUD: &str = "bench-cloud";
 pub(crate) const FOR_AGAIN: &str = "bench-again";
 /// The policy whose token is signed with ES256.
 pub(crate) const ES256: &str = "bench-es256";
+/// The policy whose credentials soon end.
+pub(crate) const SOAK: &str = "bench-soak";
 /// The two policies that each run asks at midnight; each has a target of every kind.
 pub(crate) const MIDNIGHT: [&str; 2] = ["bench-midnight-finance", "bench-midnight-risk"];
 /// The name of the issuer of tokens that are good for more than one exchange.
@@ -71,7 +73,8 @@ fn named() -> Vec<documents::Document> {
         source: text.to_owned(),
     });
     let [finance, risk] = midnight_policies();
-    let policies = [api_policy(FOR_AGAIN, AGAIN), es256_policy(), cloud_policy(), finance, risk];
+    let policies =
+        [api_policy(FOR_AGAIN, AGAIN), es256_policy(), soak_policy(), cloud_policy(), finance, risk];
     policies.map(document).into_iter().chain(guardrails).collect()
 }
 
@@ -115,6 +118,10 @@ fn api_policy(name: &str, issuer: &str) -> String {
 
 fn es256_policy() -> String {
     policy(ES256, RUNS, &format!("{API}\n    alg: ES256"))
+}
+
+fn soak_policy() -> String {
+    api_policy(SOAK, RUNS).replace("max_ttl: 30m", "max_ttl: 2m")
 }
 
 fn cloud_policy() -> String {

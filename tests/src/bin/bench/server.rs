@@ -105,6 +105,13 @@ impl Server {
     }
 }
 
+impl Server {
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("/proc").count()
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         if let Ok(pid) = i32::try_from(self.process.id()) {
