@@ -296,7 +296,7 @@ async fn a_service_claims_the_running_task_and_no_other_try(scene: &Scene, run_i
 async fn a_task_waits_for_people(scene: &Scene, airflow: &Airflow) {
     for (word, comment, end) in [("approve", "month end", "success"), ("deny", "not today", "failed")] {
         let run = airflow.trigger("approved", json!({"cortex_reason": "the books have to close"})).await;
-        run.reaches("write", &["deferred"]).await;
+        run.is_deferred("write").await;
         let grant = waiting(scene, &run.id).await;
         assert_eq!(grant["reason"], "the books have to close", "{grant}");
         let carol = scene.world.person("carol", &["finance-admins"]);

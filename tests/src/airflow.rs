@@ -167,6 +167,21 @@ impl DagRun<'_> {
         }
     }
 
+    /// Waits until the task has deferred itself and the scheduler knows that its process has ended. An Airflow that hears
+    /// of that end only when the task runs again takes it for the end of that, and fails it.
+    pub async fn is_deferred(&self, task: &str) {
+        self.reaches(task, &["deferred"]).await;
+        let started = Instant::now();
+        let of_task = [format!("task_id='{task}'"), format!("run_id='{}'", self.id)];
+        let is_told = |line: &str| {
+            line.contains("Received executor event") && of_task.iter().all(|part| line.contains(part))
+        };
+        while !self.airflow.server.scheduler_log().lines().any(is_told) {
+            assert!(started.elapsed() < RUN_DEADLINE, "{}", self.airflow.server.scheduler_log());
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Waits until the whole run is over.
     pub async fn ends(&self) {
         let started = Instant::now();

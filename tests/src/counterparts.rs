@@ -153,6 +153,12 @@ impl AirflowServer {
     pub(crate) fn base_url(&self) -> &str {
         self.0.address("base_url")
     }
+
+    /// Everything that its scheduler has printed.
+    pub(crate) fn scheduler_log(&self) -> String {
+        let log = Path::new(self.0.address("home")).join("scheduler.log");
+        String::from_utf8_lossy(&std::fs::read(log).expect("the scheduler's log")).into_owned()
+    }
 }
 
 /// Starts an Airflow with the provider package; the arguments are those of `airflow/standalone.py`.

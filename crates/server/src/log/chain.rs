@@ -201,17 +201,20 @@ impl Chains {
         }
     }
 
-    /// What this process wrote to `chain` after batch `after`, as far as it follows without a gap in `upto`; forgets it.
+    /// What this process wrote to `chain` after batch `after`, up to `upto` at the most and as far as one follows the other;
+    /// forgets it. A batch may be in the database a moment before it is remembered here.
     pub(crate) fn take(&self, chain: Uuid, after: i64, upto: i64) -> Vec<(i64, Vec<Hash>)> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(batches) = written.batches.get_mut(&chain) else { return Vec::new() };
         let later = batches.split_off(&(upto + 1));
         let taken = std::mem::replace(batches, later);
         written.hashes -= taken.values().map(Vec::len).sum::<usize>();
-        // One that is missing was not remembered: the database is asked for all of them.
-        let expected = usize::try_from(upto - after).unwrap_or_default();
-        let taken: Vec<_> = taken.into_iter().filter(|(batch, _)| *batch > after).collect();
-        if taken.len() == expected { taken } else { Vec::new() }
+        let taken = taken.into_iter().filter(|(batch, _)| *batch > after);
+        taken
+            .zip(after + 1..)
+            .take_while(|((batch, _), next)| batch == next)
+            .map(|(taken, _)| taken)
+            .collect()
     }
 }
 
@@ -219,4 +222,28 @@ fn uuid(random: &dyn Random) -> Uuid {
     let mut bytes = [0; 16];
     random.fill(&mut bytes);
     uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SystemRandom;
+
+    #[test]
+    fn what_is_remembered_is_taken_once_and_never_past_a_gap() {
+        let log = Signer::from_seed("cortex.example/log", &[7; 32]).unwrap();
+        let chains = Chains::new(log, &SystemRandom);
+        let chain = uuid(&SystemRandom);
+        let numbers = |taken: Vec<(i64, Vec<Hash>)>| taken.into_iter().map(|(n, _)| n).collect::<Vec<_>>();
+        for batch in [1, 2, 3, 5] {
+            chains.wrote(chain, batch, vec![Hash::ZERO]);
+        }
+        assert_eq!(numbers(chains.take(chain, 0, 2)), [1, 2], "no further than the database");
+        assert_eq!(numbers(chains.take(chain, 2, 4)), [3], "the fourth is there, and not remembered yet");
+        assert!(chains.take(chain, 3, 5).is_empty(), "the database is asked for what was never remembered");
+        assert!(chains.take(chain, 3, 5).is_empty(), "and for what was forgotten with it");
+        chains.wrote(chain, 6, vec![Hash::ZERO]);
+        assert_eq!(numbers(chains.take(chain, 5, 9)), [6]);
+        assert_eq!(chains.written.lock().unwrap().hashes, 0);
+    }
 }

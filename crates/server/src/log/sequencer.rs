@@ -331,8 +331,10 @@ async fn gather(
     let mut moved = Vec::new();
     for chain in waiting {
         let remembered = own.take(chain.id, chain.sequenced, chain.head);
-        let (found, upto) =
-            if remembered.is_empty() { read_chain(tx, own, &chain).await? } else { (remembered, chain.head) };
+        let (found, upto) = match remembered.last() {
+            Some(&(last, _)) => (remembered, last),
+            None => read_chain(tx, own, &chain).await?,
+        };
         let found = found.into_iter().filter(|(_, leaves)| !leaves.is_empty());
         let found: Vec<_> =
             found.map(|(batch, leaves)| NewBatch { chain: chain.id, batch, leaves }).collect();
